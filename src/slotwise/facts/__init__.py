@@ -1,0 +1,1 @@
+"""What is: pure values that every other part shares. Standard library only, no clock, no I/O."""

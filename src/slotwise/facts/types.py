@@ -1,0 +1,164 @@
+"""The nouns: tensors, models, requests, outcomes. Values only; what changes lives in the controller.
+
+Times are integer nanoseconds on the engine's clock, sizes are bytes, and a model is named by its id,
+`name/version`, everywhere behind the door.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from slotwise.facts.profile import Profile
+from slotwise.facts.value import value
+
+PRIORITY_HIGHEST = 1
+PRIORITY_DEFAULT = 5
+PRIORITY_LOWEST = 9
+
+FOREVER_NS = 1 << 62
+"""An instant that never comes: no deadline, nothing due."""
+
+
+class Outcome(Enum):
+    """How a request ended. Every accepted request ends in exactly one of these."""
+
+    IN_TIME = "in_time"
+    LATE = "late"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(Enum):
+    """Why a request was not answered in time."""
+
+    NONE = "none"
+    INFEASIBLE = "infeasible"
+    """No slot ends before the deadline."""
+    OVERLOADED = "overloaded"
+    """A slot exists, but demand exceeds capacity and other requests make better use of it."""
+    QUEUE_FULL = "queue_full"
+    UNKNOWN_MODEL = "unknown_model"
+    MODEL_REMOVED = "model_removed"
+    NO_EXECUTOR = "no_executor"
+    EXPIRED = "expired"
+    """Accepted, but the deadline can no longer be met."""
+    DISPLACED = "displaced"
+    """Gave way to a request of higher priority."""
+    OVERRAN = "overran"
+    """Ran, but finished after its deadline."""
+    RUN_ERROR = "run_error"
+    EXECUTOR_LOST = "executor_lost"
+    LOAD_FAILED = "load_failed"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class Failure(Enum):
+    """Why an executor did not carry out an action."""
+
+    TOO_LATE = "too_late"
+    """`latest_ns` had passed when the action reached the head of the queue; it never ran."""
+    NOT_LOADED = "not_loaded"
+    CHANGED = "changed"
+    """The weights were unloaded or replaced while the batch ran; its outputs are void."""
+    STOPPED = "stopped"
+    """Stopped on request; it may run again."""
+    RUN_ERROR = "run_error"
+    NO_MEMORY = "no_memory"
+    BAD_MODEL = "bad_model"
+
+
+@value
+class TensorSpec:
+    """A model's input or output: its name, OIP datatype, and shape with -1 for what may vary."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@value
+class TensorRef:
+    """Where a tensor lies: bytes `[offset, offset + nbytes)` of a named shared segment."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    segment: int
+    offset: int
+    nbytes: int
+
+
+@value
+class ModelSpec:
+    """All that is known of one version of a model before it is loaded anywhere.
+
+    `batch_max` counts rows and is 1 where requests may not be put together. `weight` is what an answer
+    in time is worth beside those of other models; it matters under overload only.
+    """
+
+    id: str
+    name: str
+    version: str
+    profile: Profile
+    slo_ns: int
+    batch_max: int = 1
+    priority: int = PRIORITY_DEFAULT
+    weight: float = 1.0
+    path: str = ""
+    digest: str = ""
+    batchable: bool = False
+    """True where the first dimension of every tensor is the batch."""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+@value
+class Request:
+    """One question to a model.
+
+    `rows` is the request's own batch dimension. Requests share a batch only if `form` is equal: it stands
+    for the shape of one row. `work` is the cost of a row beside that of the shape the profile was
+    measured with.
+    """
+
+    id: int
+    model: str
+    arrival_ns: int
+    deadline_ns: int
+    rows: int = 1
+    priority: int = PRIORITY_DEFAULT
+    form: int = 0
+    work: float = 1.0
+    inputs: tuple[TensorRef, ...] = ()
+    region: int | None = None
+    """The region of shared memory that all inputs lie in."""
+    outputs: tuple[str, ...] = ()
+    """Names of the outputs asked for; empty means all."""
+
+
+@value
+class Timing:
+    """How an answered request's time was spent; all instants on the engine's clock."""
+
+    arrival_ns: int
+    sent_ns: int
+    started_ns: int
+    ended_ns: int
+    executor: str
+    rows: int
+    """Rows of the whole batch that it ran in."""
+    attempts: int
+    predicted_ns: int
+    """When it was expected to be answered, as computed when its batch was sent."""
+
+
+@value
+class Refusal:
+    """Why a request is turned away, when it would have been answered, and when to come again."""
+
+    reason: Reason
+    message: str = ""
+    predicted_ns: int = FOREVER_NS
+    retry_after_ns: int = 0
