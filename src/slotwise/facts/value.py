@@ -18,4 +18,4 @@ if TYPE_CHECKING:
         """Make `cls` a keyword-only, slotted, unchangeable dataclass."""
 
 else:
-    value = dataclass(slots=True, kw_only=True)
+    value = dataclass(slots=True, kw_only=True, unsafe_hash=True)

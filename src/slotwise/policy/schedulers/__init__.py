@@ -1,0 +1,1 @@
+"""One file for each way to choose the next batch, and the table of their names."""

@@ -1,0 +1,168 @@
+"""The controller's picture of the world: requests under way, executors, models. Schedulers read it.
+
+Only the controller writes it. Times that lie in the future are predictions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from slotwise.facts.residency import Residency
+from slotwise.facts.types import ModelSpec, Request
+from slotwise.policy.estimates import Estimates
+
+
+class TicketState(Enum):
+    """Where a request stands between its arrival and its reply."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+TRANSITIONS: dict[TicketState, frozenset[TicketState]] = {
+    TicketState.WAITING: frozenset({TicketState.RUNNING, TicketState.ENDED}),
+    TicketState.RUNNING: frozenset({TicketState.WAITING, TicketState.ENDED}),
+    TicketState.ENDED: frozenset(),
+}
+
+
+class Ticket:
+    """A request under way. `alone` forbids it company, after a batch with it in failed."""
+
+    __slots__ = ("alone", "attempts", "batch", "request", "state")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.state = TicketState.WAITING
+        self.attempts = 0
+        self.alone = False
+        self.batch: BatchInFlight | None = None
+
+    def move(self, state: TicketState) -> None:
+        """Change state; an illegal move is our bug."""
+        assert state in TRANSITIONS[self.state], f"request {self.request.id}: {self.state} to {state}"
+        self.state = state
+
+
+class BatchInFlight:
+    """A batch sent to an executor and not yet back."""
+
+    __slots__ = (
+        "batch_id",
+        "expected_ns",
+        "latest_ns",
+        "predicted_end_ns",
+        "rows",
+        "sent_ns",
+        "spec",
+        "stopping",
+        "tickets",
+    )
+
+    def __init__(
+        self,
+        *,
+        batch_id: int,
+        spec: ModelSpec,
+        tickets: tuple[Ticket, ...],
+        rows: int,
+        expected_ns: int,
+        sent_ns: int,
+        latest_ns: int,
+        predicted_end_ns: int,
+    ) -> None:
+        self.batch_id = batch_id
+        self.spec = spec
+        self.tickets = tickets
+        self.rows = rows
+        self.expected_ns = expected_ns
+        self.sent_ns = sent_ns
+        self.latest_ns = latest_ns
+        self.predicted_end_ns = predicted_end_ns
+        self.stopping = False
+
+
+class ExecutorView:
+    """What is known of one executor: its memory, and what it was sent and has not answered."""
+
+    __slots__ = ("_begin_ns", "_queued_ns", "batches", "is_replacing", "leaving", "loads", "name", "residency")
+
+    def __init__(self, name: str, memory_bytes: int, page_bytes: int) -> None:
+        self.name = name
+        self.residency = Residency(memory_bytes, page_bytes)
+        self.batches: deque[BatchInFlight] = deque()
+        self.loads: dict[int, LoadInFlight] = {}
+        self.leaving: dict[str, None] = {}
+        self.is_replacing = False
+        self._begin_ns = 0
+        self._queued_ns = 0
+
+    def can_run(self, model: str) -> bool:
+        """Whether a batch of the model may be sent: it is ready, and neither it nor the executor is on its way out."""
+        return self.residency.is_ready(model) and model not in self.leaving and not self.is_replacing
+
+    def free_ns(self, now_ns: int) -> int:
+        """When all that was sent will have run; now for an idle executor, and for one that is overdue."""
+        return max(now_ns, self._begin_ns + self._queued_ns) if self.batches else now_ns
+
+    def begin_ns(self) -> int:
+        """When the batch at the head began, as far as is known; meaningless for an idle executor."""
+        return self._begin_ns
+
+    def uses(self, model: str) -> bool:
+        """Whether a batch of the model is on its way or running here."""
+        return any(batch.spec.id == model for batch in self.batches)
+
+    def add(self, batch: BatchInFlight) -> None:
+        """Note that a batch was sent."""
+        if not self.batches:
+            self._begin_ns = batch.sent_ns
+        self.batches.append(batch)
+        self._queued_ns += batch.expected_ns
+
+    def remove(self, batch_id: int, ended_ns: int) -> BatchInFlight | None:
+        """Note that a batch is back; None if it is unknown here."""
+        for batch in self.batches:
+            if batch.batch_id == batch_id:
+                self.batches.remove(batch)
+                self._queued_ns -= batch.expected_ns
+                self._begin_ns = max(ended_ns, self.batches[0].sent_ns) if self.batches else ended_ns
+                return batch
+        return None
+
+
+class LoadInFlight:
+    """A load sent to an executor and not yet back."""
+
+    __slots__ = ("load_id", "model", "predicted_end_ns")
+
+    def __init__(self, load_id: int, model: str, predicted_end_ns: int) -> None:
+        self.load_id = load_id
+        self.model = model
+        self.predicted_end_ns = predicted_end_ns
+
+
+class ModelView:
+    """A model on offer. `broken` says why it cannot be loaded, where it cannot."""
+
+    __slots__ = ("broken", "spec")
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.broken = ""
+
+
+class View:
+    """Everything a scheduler may look at."""
+
+    def __init__(self, estimates: Estimates) -> None:
+        self.estimates = estimates
+        self.tickets: dict[int, Ticket] = {}
+        self.models: dict[str, ModelView] = {}
+        self.executors: dict[str, ExecutorView] = {}
+
+    def load_wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
+        """How long until the loads under way at an executor are done."""
+        return max((load.predicted_end_ns - now_ns for load in executor.loads.values()), default=0)

@@ -1,0 +1,85 @@
+"""A whole system in virtual time: clients, loop, controller and fleet on one clock, from one seed.
+
+The controller is handed in, as the product's loop is handed one; nothing here knows a policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from slotwise.engine.clock import VirtualClock
+from slotwise.engine.loop import Engine
+from slotwise.engine.ports import Controller, Recorder
+from slotwise.facts.actions import Reply
+from slotwise.facts.events import Arrived, Cancelled, ModelAdded
+from slotwise.facts.types import ModelSpec, Request
+from slotwise.sim.fleet import FleetSettings, SimFleet
+from slotwise.sim.front import SimFront
+from slotwise.workload.arrivals import Arrival
+
+
+class World:
+    """One simulated system, ready to be fed and run."""
+
+    def __init__(
+        self,
+        *,
+        controller: Controller,
+        models: Sequence[ModelSpec],
+        fleet: FleetSettings,
+        seed: int,
+        recorders: Sequence[Recorder] = (),
+        on_reply: Callable[[Request, Reply], None] | None = None,
+        believed: Sequence[ModelSpec] | None = None,
+    ) -> None:
+        """`models` hold the true profiles; `believed`, where given, what the controller is told instead."""
+        self.clock = VirtualClock()
+        self.front = SimFront(self.clock, on_reply)
+        truth = {spec.id: spec for spec in models}
+        self.fleet = SimFleet(settings=fleet, clock=self.clock, truth=truth, rng=random.Random(f"{seed}:fleet"))
+        self.engine = Engine(
+            clock=self.clock, controller=controller, fleet=self.fleet, front=self.front, recorders=recorders
+        )
+        self._ids = itertools.count(1)
+        for spec in believed if believed is not None else models:
+            self.engine.post(ModelAdded(spec=spec))
+        self.fleet.start(self.engine.post)
+
+    def feed(self, arrivals: Iterable[Arrival]) -> None:
+        """Let these arrive, each in its time; they are drawn one by one."""
+        self._feed_next(iter(arrivals))
+
+    def ask(self, arrival: Arrival) -> Request:
+        """Send one request now."""
+        now_ns = self.clock.now_ns()
+        request = Request(
+            id=next(self._ids),
+            model=arrival.model,
+            arrival_ns=now_ns,
+            deadline_ns=now_ns + arrival.slo_ns,
+            rows=arrival.rows,
+            priority=arrival.priority,
+        )
+        self.front.expect(request)
+        self.engine.post(Arrived(request=request))
+        return request
+
+    def cancel(self, request_id: int) -> None:
+        """Let the client of a request go away."""
+        self.engine.post(Cancelled(request_id=request_id))
+
+    def run(self, until_ns: int) -> None:
+        """Let time pass."""
+        self.clock.run(until_ns)
+
+    def _feed_next(self, arrivals: Iterator[Arrival]) -> None:
+        arrival = next(arrivals, None)
+        if arrival is not None:
+            self.clock.call_at(arrival.at_ns, partial(self._arrive, arrival, arrivals))
+
+    def _arrive(self, arrival: Arrival, arrivals: Iterator[Arrival]) -> None:
+        self.ask(arrival)
+        self._feed_next(arrivals)
