@@ -14,6 +14,8 @@ from slotwise.facts.value import value
 PRIORITY_HIGHEST = 1
 PRIORITY_DEFAULT = 5
 PRIORITY_LOWEST = 9
+PRIORITY_STEP = 10.0
+"""How many answers of one level of priority are worth one of the level above."""
 
 FOREVER_NS = 1 << 62
 """An instant that never comes: no deadline, nothing due."""
@@ -136,6 +138,10 @@ class Request:
     """The region of shared memory that all inputs lie in."""
     outputs: tuple[str, ...] = ()
     """Names of the outputs asked for; empty means all."""
+
+    def worth(self, spec: ModelSpec) -> float:
+        """What an answer in time is worth: the model's weight, and a factor for each level of priority."""
+        return spec.weight * float(PRIORITY_STEP ** (PRIORITY_DEFAULT - self.priority))
 
 
 @value

@@ -128,6 +128,7 @@ class Controller:
         else:
             self._view.tickets[request.id] = ticket
             refusal = self._scheduler.arrived(ticket, now_ns)
+            ticket.is_promised = refusal is None
         if refusal is not None:
             self._end_refused(ticket, refusal, Outcome.REFUSED)
 
@@ -413,6 +414,7 @@ class Controller:
     def _stop(self, choice: Stop, now_ns: int) -> None:
         assert not choice.batch.stopping, "stopped twice"
         choice.batch.stopping = True
+        self._view.executors[choice.executor].expect_end(choice.batch, now_ns + choice.batch.spec.profile.stop_ns)
         self._actions.append(StopBatch(executor=choice.executor, batch_id=choice.batch.batch_id))
 
     def _drop(self, choice: Drop, now_ns: int) -> None:

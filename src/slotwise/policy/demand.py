@@ -1,8 +1,10 @@
-"""How much is asked of each model: decayed rates, and the price of a moment of an executor's time.
+"""How much is asked of whom, what it costs, and who is served when there is not enough time for all.
 
-The price answers one question: when more is asked than can be done, what must an answer be worth, for each
-nanosecond that it takes, to be worth doing at all? It is the dual of a knapsack that is filled with the best
-use first, taken over the recent past; it is zero while everything fits.
+Requests of one model and priority are a *kind*. For each kind the recent rate and the executor time that an
+answer really took are known, both forgetting exponentially. When together they exceed what the executors have,
+time has a price: the kinds are served in the order of what an answer is worth per nanosecond that it takes, until
+the time is used up (the greedy solution of the fractional knapsack, which is exact). The last kind served is
+served in part; those behind it are not.
 """
 
 from __future__ import annotations
@@ -12,89 +14,99 @@ import math
 from slotwise.facts.value import value
 
 S = 1_000_000_000
+Kind = tuple[str, int]
+"""A model and a priority."""
 
 
 @value
 class DemandSettings:
-    """`memory_ns` is the time constant of the rates. Scarcity begins where demand passes `full_share` of capacity."""
+    """`memory_ns` is the time constant of rates and costs. Scarcity begins above `full_share` of the executors' time."""
 
     memory_ns: int = 2 * S
     full_share: float = 1.0
     period_ns: int = S // 10
 
 
-@value
-class Price:
-    """What executor time is worth, in answers per nanosecond, and the share of those at that very price to admit."""
+class KindDemand:
+    """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    per_ns: float = 0.0
-    marginal_share: float = 1.0
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "cost_ns", "credit", "share", "worth")
 
-
-class Rate:
-    """Events per second in the recent past, forgetting exponentially; unbiased from the first second on."""
-
-    __slots__ = ("_first_ns", "_last_ns", "_memory_ns", "_sum")
-
-    def __init__(self, memory_ns: int, now_ns: int) -> None:
-        self._memory_ns = memory_ns
+    def __init__(self, worth: float, cost_ns: float, now_ns: int) -> None:
+        self.worth = worth
+        self.cost_ns = cost_ns
+        self.share = 1.0
+        self.credit = 0.0
         self._sum = 0.0
         self._first_ns = self._last_ns = now_ns
 
-    def add(self, amount: float, now_ns: int) -> None:
-        """Something happened."""
-        self._sum = self._sum * math.exp((self._last_ns - now_ns) / self._memory_ns) + amount
+    def note(self, now_ns: int, memory_ns: int) -> None:
+        """A request arrived."""
+        self._sum = self._sum * math.exp((self._last_ns - now_ns) / memory_ns) + 1.0
         self._last_ns = now_ns
 
-    def per_s(self, now_ns: int) -> float:
-        """The rate now."""
-        seen = 1.0 - math.exp((self._first_ns - now_ns) / self._memory_ns - 0.05)
-        decayed = self._sum * math.exp((self._last_ns - now_ns) / self._memory_ns)
-        return decayed / (self._memory_ns * seen) * S
+    def per_s(self, now_ns: int, memory_ns: int) -> float:
+        """Requests per second; unbiased by the short past of a kind that is new."""
+        seen = 1.0 - math.exp((self._first_ns - now_ns) / memory_ns - 0.05)
+        return self._sum * math.exp((self._last_ns - now_ns) / memory_ns) / (memory_ns * seen) * S
+
+    def take_credit(self) -> bool:
+        """Whether this arrival is among the share that is served; the share is kept exactly, without chance."""
+        self.credit = min(1.0, self.credit + self.share)
+        return self.credit >= 1.0
+
+    def spend_credit(self) -> None:
+        """One of the share was served."""
+        self.credit -= 1.0
 
 
 class Demand:
-    """What is asked of each model."""
+    """What is asked of each kind, and the share of each that is served."""
 
     def __init__(self, settings: DemandSettings) -> None:
         self._settings = settings
-        self._rates: dict[str, Rate] = {}
-        self._price = Price()
-        self._price_due_ns = 0
+        self._kinds: dict[Kind, KindDemand] = {}
+        self._by_model: dict[str, list[KindDemand]] = {}
+        self._due_ns = 0
+        self.price_per_ns = 0.0
+        """What a nanosecond of executor time is worth; zero while there is enough."""
 
-    def note(self, model: str, rows: float, now_ns: int) -> None:
-        """A request for so many rows arrived, whether or not it is taken in."""
-        rate = self._rates.get(model)
-        if rate is None:
-            rate = self._rates[model] = Rate(self._settings.memory_ns, now_ns)
-        rate.add(rows, now_ns)
+    def note(self, model: str, priority: int, worth: float, cost_ns: int, now_ns: int) -> KindDemand:
+        """A request arrived, which would take `cost_ns` by itself."""
+        kind = self._kinds.get((model, priority))
+        if kind is None:
+            kind = self._kinds[model, priority] = KindDemand(worth, cost_ns, now_ns)
+            self._by_model.setdefault(model, []).append(kind)
+        kind.worth = worth
+        kind.note(now_ns, self._settings.memory_ns)
+        return kind
 
-    def rows_per_s(self, model: str, now_ns: int) -> float:
-        """Rows asked for, per second."""
-        rate = self._rates.get(model)
-        return rate.per_s(now_ns) if rate is not None else 0.0
+    def per_s(self, model: str, now_ns: int) -> float:
+        """Requests for a model per second."""
+        return sum(kind.per_s(now_ns, self._settings.memory_ns) for kind in self._by_model.get(model, ()))
 
     def forget(self, model: str) -> None:
         """The model is gone."""
-        self._rates.pop(model, None)
+        self._by_model.pop(model, None)
+        for key in [key for key in self._kinds if key[0] == model]:
+            del self._kinds[key]
 
-    def is_price_due(self, now_ns: int) -> bool:
-        """Whether the price is older than its period."""
-        return now_ns >= self._price_due_ns
+    def is_due(self, now_ns: int) -> bool:
+        """Whether the shares are older than their period."""
+        return now_ns >= self._due_ns
 
-    def set_price(self, uses: list[tuple[float, float, str]], executors: int, now_ns: int) -> None:
-        """Price executor time anew. `uses` has (worth per ns, ns per row, model) of every model asked for."""
-        self._price_due_ns = now_ns + self._settings.period_ns
+    def share_out(self, executors: int, now_ns: int) -> None:
+        """Set every kind's share anew."""
+        self._due_ns = now_ns + self._settings.period_ns
         room = executors * self._settings.full_share
-        for worth_per_ns, row_ns, model in sorted(uses, reverse=True):
-            load = self.rows_per_s(model, now_ns) * row_ns / S
-            if load > room:
-                self._price = Price(per_ns=worth_per_ns, marginal_share=max(0.0, room / load))
-                return
-            room -= load
-        self._price = Price()
+        self.price_per_ns = 0.0
+        for kind in sorted(self._kinds.values(), key=lambda kind: kind.cost_ns / kind.worth):
+            load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
+            kind.share = min(1.0, room / load) if load > 0 else 1.0
+            if load > room and not self.price_per_ns:
+                self.price_per_ns = kind.worth / kind.cost_ns
+            room = max(0.0, room - load)
 
-    @property
-    def price(self) -> Price:
-        """The price last set."""
-        return self._price
+    def note_cost(self, kind: KindDemand, added_ns: int) -> None:
+        """An answer of a kind was promised and adds so much work."""
+        kind.cost_ns += (added_ns - kind.cost_ns) * 0.05

@@ -130,7 +130,7 @@ class Placement:
             spec = model.spec
             if executor.residency.is_here(spec.id) or model.broken or spec.profile.memory_bytes > free_bytes:
                 continue
-            rank = (not self._is_elsewhere(spec.id, executor), self._demand.rows_per_s(spec.id, now_ns))
+            rank = (not self._is_elsewhere(spec.id, executor), self._demand.per_s(spec.id, now_ns))
             if best is None or rank > best:
                 best, chosen = rank, spec.id
         if best is None or not executor.residency.can_load(self._view.models[chosen].spec.profile.memory_bytes):
@@ -148,7 +148,7 @@ class Placement:
 
     def _worth(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
         pages = max(1, executor.residency.pages_needed(spec.profile.memory_bytes))
-        worth = (self._demand.rows_per_s(spec.id, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
+        worth = (self._demand.per_s(spec.id, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
         return worth * (self._settings.copy_discount if self._is_elsewhere(spec.id, executor) else 1.0)
 
     def _is_elsewhere(self, model: str, executor: ExecutorView) -> bool:

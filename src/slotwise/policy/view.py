@@ -29,14 +29,19 @@ TRANSITIONS: dict[TicketState, frozenset[TicketState]] = {
 
 
 class Ticket:
-    """A request under way. `alone` forbids it company, after a batch with it in failed."""
+    """A request under way.
 
-    __slots__ = ("alone", "attempts", "batch", "request", "state")
+    `is_promised` once a scheduler has taken it in: from then on it is no new arrival, whatever happens to it. `alone`
+    forbids it company, after a batch with it in failed.
+    """
+
+    __slots__ = ("alone", "attempts", "batch", "is_promised", "request", "state")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.state = TicketState.WAITING
         self.attempts = 0
+        self.is_promised = False
         self.alone = False
         self.batch: BatchInFlight | None = None
 
@@ -121,6 +126,12 @@ class ExecutorView:
             self._begin_ns = batch.sent_ns
         self.batches.append(batch)
         self._queued_ns += batch.expected_ns
+
+    def expect_end(self, batch: BatchInFlight, end_ns: int) -> None:
+        """Expect the batch at the head to be back at `end_ns`, because it was told to stop."""
+        shorter_ns = max(0, end_ns - self._begin_ns)
+        self._queued_ns += shorter_ns - batch.expected_ns
+        batch.expected_ns = shorter_ns
 
     def remove(self, batch_id: int, ended_ns: int) -> BatchInFlight | None:
         """Note that a batch is back; None if it is unknown here."""

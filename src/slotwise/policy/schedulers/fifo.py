@@ -36,7 +36,7 @@ class Fifo:
     def arrived(self, ticket: Ticket, now_ns: int) -> Refusal | None:
         """Take everything in, up to the queue's bound."""
         model = ticket.request.model
-        self._demand.note(model, ticket.request.rows, now_ns)
+        self._demand.note(model, ticket.request.priority, 1.0, 1, now_ns)
         queue_max = self._settings.queue_max
         if queue_max is not None and not ticket.attempts and self._queues.length(model) >= queue_max:
             return Refusal(reason=Reason.QUEUE_FULL, message=f"{queue_max} requests wait for {model}")
