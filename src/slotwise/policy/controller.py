@@ -27,11 +27,10 @@ from slotwise.facts.events import (
     Woke,
 )
 from slotwise.facts.types import FOREVER_NS, Failure, Outcome, Reason, Refusal, TensorRef, Timing
+from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.policy.scheduling import Choice, Drop, LoadModel, Run, Scheduler, Stop, UnloadModel
 from slotwise.policy.view import BatchInFlight, ExecutorView, LoadInFlight, ModelView, Ticket, TicketState, View
-
-MS = 1_000_000
 
 REASONS = {
     Failure.TOO_LATE: Reason.EXPIRED,
@@ -146,6 +145,9 @@ class Controller:
     def _try_again(self, ticket: Ticket, reason: Reason, message: str, now_ns: int) -> None:
         """A batch came back without an answer for this request: wait again if there is time, else end."""
         if ticket.state is TicketState.ENDED:
+            return
+        if ticket.request.model not in self._view.models:
+            self._end(ticket, Outcome.FAILED, Reason.MODEL_REMOVED, f"model {ticket.request.model} was taken off offer")
             return
         if ticket.attempts >= self._limits.attempts_max:
             self._end(ticket, Outcome.FAILED, reason, f"{message} (tried {ticket.attempts} times)")

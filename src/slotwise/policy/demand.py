@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 
+from slotwise.facts.units import S
 from slotwise.facts.value import value
 
-S = 1_000_000_000
 Kind = tuple[str, int]
 """A model and a priority."""
 
 
 @value
 class DemandSettings:
-    """`memory_ns` is the time constant of rates and costs. Scarcity begins above `full_share` of the executors' time."""
+    """`memory_ns` is the time constant of the rates. Scarcity begins above `full_share` of the executors' time."""
 
     memory_ns: int = 2 * S
     full_share: float = 1.0

@@ -26,13 +26,16 @@ class EstimateSettings:
     """`window` samples, of which the `quantile` (0 to 1, interpolated) is the estimate.
 
     `drift_run` samples in a row that miss the estimate to the same side by more than `drift_ratio` reset
-    the window to those samples; 0 turns that off.
+    the window to those samples; 0 turns that off. `is_pooled` keeps one window for all executors together, and
+    without `is_scaled` a size that has not been seen is taken to be as profiled, as Clockwork does both.
     """
 
     window: int = 10
     quantile: float = 0.5
     drift_run: int = 4
     drift_ratio: float = 0.25
+    is_pooled: bool = False
+    is_scaled: bool = True
 
 
 class Window:
@@ -89,9 +92,13 @@ class Estimates:
 
     def run_ns(self, executor: str, spec: ModelSpec, rows: int, work: float = 1.0) -> int:
         """Expected time of a batch of `rows`, each `work` times as dear as the profile's."""
+        if self._settings.is_pooled:
+            executor = ""
         window = self._by_size.get((executor, spec.id, rows))
         if window is not None:
             return int(window.estimate_ns * work)
+        if not self._settings.is_scaled:
+            return int(spec.profile.expected_ns(rows) * work)
         ratio = self._ratios.get((executor, spec.id)) or self._ratios.get((executor, ""))
         profiled_ns = spec.profile.expected_ns(rows) * work
         return int(profiled_ns * ratio.estimate_ns) if ratio is not None else int(profiled_ns)
@@ -111,6 +118,8 @@ class Estimates:
 
     def note_run(self, executor: str, spec: ModelSpec, rows: int, work: float, took_ns: int) -> None:
         """Learn from a batch that ran to its end."""
+        if self._settings.is_pooled:
+            executor = ""
         self._window(self._by_size, (executor, spec.id, rows)).add(took_ns / work)
         ratio = took_ns / (spec.profile.expected_ns(rows) * work)
         self._window(self._ratios, (executor, spec.id)).add(ratio)
@@ -127,7 +136,7 @@ class Estimates:
         self._window(self._loads, spec.id).add(took_ns)
 
     def forget_executor(self, executor: str) -> None:
-        """A lost executor's successor starts from the profile again."""
+        """An executor is lost. Its successor runs on the same slice: run times stay, prediction errors do not."""
         self._errors.pop(executor, None)
         self._margins_ns.pop(executor, None)
 

@@ -13,6 +13,9 @@ from slotwise.facts.types import FOREVER_NS, Reason, Refusal
 from slotwise.facts.value import value
 from slotwise.policy.view import BatchInFlight, Ticket
 
+IN_FLIGHT_MAX = 2
+"""Batches that may be at an executor at once: the one that runs, and one that waits so that none is waited for."""
+
 
 @value
 class Run:

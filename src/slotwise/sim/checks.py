@@ -30,7 +30,7 @@ class Checks:
         self._models = models
         self._ahead_max_ns = ahead_max_ns
         self._open: set[int] = set()
-        self._seen: set[int] = set()
+        self._last_id = -1
         self._running: dict[int, int] = {}
         self._books: dict[str, Residency] = {}
         self._sent: dict[str, dict[int, RunBatch]] = {}
@@ -55,8 +55,8 @@ class Checks:
 
     def _take_event(self, event: Event) -> None:
         if type(event) is Arrived:
-            assert event.request.id not in self._seen, f"request {event.request.id} arrived twice"
-            self._seen.add(event.request.id)
+            assert event.request.id > self._last_id, f"request {event.request.id} arrived twice, or out of order"
+            self._last_id = event.request.id
             self._open.add(event.request.id)
         elif type(event) is ExecutorUp:
             self._books[event.executor] = Residency(event.memory_bytes, event.page_bytes)
@@ -94,7 +94,8 @@ class Checks:
     def _take_run(self, action: RunBatch, now_ns: int) -> None:
         books = self._books[action.executor]
         assert books.is_ready(action.model), f"{action.model} was sent to {action.executor} where it is not ready"
-        assert action.requests and action.rows == sum(request.rows for request in action.requests)
+        assert action.requests, "an empty batch"
+        assert action.rows == sum(request.rows for request in action.requests)
         assert len({request.form for request in action.requests}) == 1, "a batch of several forms"
         assert len(action.requests) == 1 or action.rows <= self._models[action.model].batch_max, "batch too large"
         assert action.earliest_ns <= action.latest_ns

@@ -18,9 +18,8 @@ from slotwise.facts.actions import Load, ReplaceExecutor, RunBatch, StopBatch, U
 from slotwise.facts.events import BatchDone, BatchFailed, Event, ExecutorLost, ExecutorUp, Loaded, LoadFailed, Unloaded
 from slotwise.facts.residency import OutOfMemory, Residency
 from slotwise.facts.types import Failure, ModelSpec
+from slotwise.facts.units import MS
 from slotwise.facts.value import value
-
-MS = 1_000_000
 
 
 @value

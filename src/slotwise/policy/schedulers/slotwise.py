@@ -16,16 +16,15 @@ from collections.abc import Iterable
 
 from slotwise.facts.events import BatchDone, Event, ExecutorLost, ExecutorUp, Loaded, ModelRemoved
 from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
+from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.policy import offers
 from slotwise.policy.demand import Demand, DemandSettings, KindDemand
 from slotwise.policy.offers import Offer
 from slotwise.policy.placement import Placement, PlacementSettings
-from slotwise.policy.scheduling import Choice, Drop, Run, Stop
+from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, Run, Stop
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import BatchInFlight, ExecutorView, Ticket, TicketState, View
-
-MS = 1_000_000
 
 
 @value
@@ -117,7 +116,7 @@ class Slotwise:
         """When the next executor with something to do is about to run dry."""
         due_ns = FOREVER_NS
         for executor in self._view.executors.values():
-            if len(self._tables[executor.name]) and len(executor.batches) < 2:
+            if len(self._tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
                 at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
                 if at_ns > now_ns:
                     due_ns = min(due_ns, at_ns)
@@ -261,7 +260,7 @@ class Slotwise:
 
     def _is_hungry(self, executor: ExecutorView, now_ns: int) -> bool:
         return (
-            len(executor.batches) < 2
+            len(executor.batches) < IN_FLIGHT_MAX
             and not executor.is_replacing
             and executor.free_ns(now_ns) - now_ns <= self._settings.ahead_ns
         )
@@ -270,7 +269,7 @@ class Slotwise:
         table = self._tables[executor.name]
         base_ns = executor.free_ns(now_ns)
         if not len(table):
-            return self._take_over(executor)
+            return self._take_over(executor, base_ns, now_ns)
         missed = table.first_missed(base_ns)
         if missed is not None:
             return self._give_up(table, missed, base_ns)
@@ -330,12 +329,14 @@ class Slotwise:
         rows = slot.rows - ticket.request.rows
         table.shrink(slot, ticket, self._view.estimates.run_ns(table.executor, slot.spec, rows, slot.work))
 
-    def _take_over(self, executor: ExecutorView) -> Run | None:
-        """An idle executor takes the first slot that it can run from the executor with the most to do."""
+    def _take_over(self, executor: ExecutorView, base_ns: int, now_ns: int) -> Run | None:
+        """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
         busy = [table for table in self._tables.values() if len(table)]
         for table in sorted(busy, key=lambda table: -table.backlog_ns):
-            for slot in table.slots:
-                if executor.can_run(slot.spec.id) and slot.tickets[0].state is TicketState.WAITING:
+            owner_ns = self._view.executors[table.executor].free_ns(now_ns)
+            for place, slot in enumerate(table.slots):
+                is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns + slot.cost_ns <= slot.deadline_ns
+                if is_sooner and executor.can_run(slot.spec.id) and slot.tickets[0].state is TicketState.WAITING:
                     return self._run(executor, table, slot)
         return None
 
