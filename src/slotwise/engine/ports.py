@@ -5,8 +5,9 @@ A port never decides. It carries out an action and later posts an event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
 
 from slotwise.facts.actions import Action, Load, ReplaceExecutor, Reply, RunBatch, StopBatch, Unload
@@ -152,8 +153,15 @@ class Inspection:
     profile: Profile
 
 
+NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
 class Inspector(Protocol):
     """Loads a model apart from the executors, to see whether it works and what it costs."""
 
-    async def inspect(self, path: str, batch_max: int) -> Inspection:
-        """Load, warm up and measure. Raises ModelError; a model that crashes takes nothing with it."""
+    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+        """Load, warm up and measure. Raises ModelError; a model that crashes takes nothing with it.
+
+        `shapes` says, by input, with which shape to measure where the model leaves a dimension open; it is the
+        whole shape, with 1 for the batch.
+        """

@@ -1,0 +1,215 @@
+"""Wires systems together: the only module that sees every part. It decides nothing and does no work of its own.
+
+`LiveSystem` is a server on this machine; `simulated` is the same controller over a fleet in virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from starlette.requests import Request as WebRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from slotwise import __version__
+from slotwise.config import MIB, Config, ConfigError, cache_folder, memory_bytes, printed
+from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
+from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
+from slotwise.edges.oip.http import HttpDoor
+from slotwise.edges.oip.management import Identity
+from slotwise.edges.oip.statistics import Statistics
+from slotwise.edges.repository.registry import Defaults, Progress, Registry
+from slotwise.edges.slices import cores as core_slices
+from slotwise.edges.store.files import SharedArena
+from slotwise.engine.clock import RealClock
+from slotwise.engine.journal import Journal
+from slotwise.engine.loop import Engine, LoopStatistics
+from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
+from slotwise.facts.events import Event
+from slotwise.facts.types import ModelSpec
+from slotwise.facts.value import value
+from slotwise.policy.controller import Controller
+from slotwise.policy.presets import build_controller
+from slotwise.sim.fleet import FleetSettings
+from slotwise.sim.world import World
+
+PAGE_BYTES = MIB
+GC_THRESHOLD = 50_000
+"""Objects made between collections; long-lived ones are frozen once the models are in."""
+SETTLE_S_MAX = 60.0
+"""How long first loads are waited for before the door opens; those that take longer go on behind it."""
+SETTLE_POLL_S = 0.02
+
+
+@value
+class SystemStatus:
+    """A server as it stands."""
+
+    policy: str
+    loop: LoopStatistics
+    executors: tuple[ExecutorStatistics, ...]
+    resident: dict[str, tuple[str, ...]]
+    """Models ready or on their way, by executor."""
+    memory_bytes: dict[str, int]
+    """What each process takes of the machine's memory (PSS); this one is `front`."""
+
+
+class LiveSystem:
+    """A server: door, engine, executors and models, alive between `start` and `close`. It is its own `Inspector`."""
+
+    def __init__(self, config: Config, *, recorders: Sequence[Recorder] = (), progress: Progress | None = None) -> None:
+        """Raises ConfigError or PresetError when the configuration cannot be met."""
+        self.config = config
+        self.controller = build_controller(config.policy, settings=config.policy_settings)
+        self.arena = SharedArena(config.arena_mib * MIB)
+        self.registry = Registry(
+            root=Path(config.repository),
+            inspector=self,
+            post=self._post,
+            cache=cache_folder(config),
+            defaults=Defaults(slo_ms=config.slo_ms, batch_max=config.batch_max),
+            progress=progress,
+        )
+        clock = RealClock(asyncio.get_running_loop())
+        self.fleet = ProcessFleet(
+            slices=slices(config),
+            post=self._post,
+            clock=clock,
+            arena=self.arena,
+            specs=self.registry.specs,
+            limits=FleetLimits(outputs_bytes=config.outputs_mib * MIB),
+        )
+        statistics = Statistics()
+        self.door = HttpDoor(
+            models=self.registry,
+            arena=self.arena,
+            outputs=self.fleet,
+            post=self._post,
+            clock=clock,
+            statistics=statistics,
+            identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - clock.now_ns()),
+            late_answers=config.late_answers,
+            more_routes=[Route("/v2/slotwise/status", self._say_status)],
+        )
+        self._journal_file = _journal_file(config)
+        journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
+        self.engine = Engine(
+            clock=clock,
+            controller=self.controller,
+            fleet=self.fleet,
+            front=self.door,
+            recorders=[statistics, *journals, *recorders],
+        )
+        self._watching: asyncio.Task[None] | None = None
+        self.http_port = 0
+
+    async def start(self) -> None:
+        """Bring everything up; the door opens last, when every model has been looked at."""
+        await self.fleet.start()
+        await self.registry.open()
+        await self._settle()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        self.http_port = await self.door.start(self.config.host, self.config.http_port)
+        if self.config.watch_s:
+            self._watching = asyncio.create_task(self.registry.watch(self.config.watch_s))
+
+    async def close(self) -> None:
+        """Answer what is under way, then end every process and give everything back."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self.door.stop(self.config.drain_s)
+        await self.fleet.close()
+        self.arena.close()
+        if self._journal_file is not None:
+            self._journal_file.close()
+
+    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+        """Let the fleet try a model in a process of its own. Raises ModelError."""
+        return await self.fleet.inspect(path, batch_max, shapes)
+
+    def status(self) -> SystemStatus:
+        """A snapshot."""
+        executors = self.controller.view.executors
+        return SystemStatus(
+            policy=self.config.policy,
+            loop=self.engine.statistics(),
+            executors=self.fleet.statistics().executors,
+            resident={name: executor.residency.models() for name, executor in executors.items()},
+            memory_bytes=self.fleet.memory_bytes(),
+        )
+
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)
+
+    async def _settle(self) -> None:
+        """Wait for the first loads, so that the first requests do not meet cold models."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + SETTLE_S_MAX
+        is_loading = True
+        while is_loading and loop.time() < end_s:
+            await asyncio.sleep(SETTLE_POLL_S)
+            is_loading = any(executor.loads for executor in self.controller.view.executors.values())
+
+    async def _say_status(self, request: WebRequest) -> Response:
+        return Response(msgspec.json.encode(self.status()), media_type="application/json")
+
+
+def slices(config: Config) -> list[CoreSlice]:
+    """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
+    there = core_slices.available()
+    chosen = config.cores or there
+    for core in chosen:
+        if core not in there:
+            raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
+    share_bytes = memory_bytes(config) // len(chosen)
+    return [
+        CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
+        for core in chosen
+    ]
+
+
+def journal_header(config: Config) -> dict[str, object]:
+    """What a replay needs to build the same controller."""
+    return {"policy": config.policy, "settings": dict(config.policy_settings), "config": printed(config)}
+
+
+def controller_of(header: Mapping[str, object]) -> Controller:
+    """The controller that a journal's header speaks of. Raises ConfigError or PresetError."""
+    policy, settings = header.get("policy"), header.get("settings", {})
+    if not isinstance(policy, str) or not isinstance(settings, dict):
+        raise ConfigError("the journal's header does not say which policy with which settings made it")
+    return build_controller(policy, settings=settings)
+
+
+def simulated(
+    *,
+    policy: str,
+    settings: Mapping[str, object],
+    models: Sequence[ModelSpec],
+    fleet: FleetSettings,
+    seed: int,
+    recorders: Sequence[Recorder] = (),
+) -> World:
+    """A system in virtual time under a policy by name. Raises PresetError."""
+    controller = build_controller(policy, settings=settings)
+    return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
+
+
+def _journal_file(config: Config) -> IO[bytes] | None:
+    if not config.journal:
+        return None
+    try:
+        return Path(config.journal).open("wb")
+    except OSError as error:
+        raise ConfigError(f"the journal {config.journal} cannot be written: {error.strerror}") from error
