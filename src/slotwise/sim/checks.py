@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slotwise.facts.actions import Action, Load, Reply, RunBatch, Unload, WakeAt
 from slotwise.facts.events import (
@@ -18,6 +18,7 @@ from slotwise.facts.events import (
     ExecutorUp,
     Loaded,
     LoadFailed,
+    ModelAdded,
 )
 from slotwise.facts.residency import Residency
 from slotwise.facts.types import ModelSpec, Outcome
@@ -26,8 +27,9 @@ from slotwise.facts.types import ModelSpec, Outcome
 class Checks:
     """Watches every turn; an `engine.ports.Recorder`. `ahead_max_ns` bounds the work predicted to be outstanding."""
 
-    def __init__(self, models: dict[str, ModelSpec], *, ahead_max_ns: int | None = None) -> None:
-        self._models = models
+    def __init__(self, models: Mapping[str, ModelSpec] | None = None, *, ahead_max_ns: int | None = None) -> None:
+        """`models` are those known before the first turn; others are learned as they are added."""
+        self._models = dict(models or {})
         self._ahead_max_ns = ahead_max_ns
         self._open: set[int] = set()
         self._last_id = -1
@@ -58,6 +60,8 @@ class Checks:
             assert event.request.id > self._last_id, f"request {event.request.id} arrived twice, or out of order"
             self._last_id = event.request.id
             self._open.add(event.request.id)
+        elif type(event) is ModelAdded:
+            self._models[event.spec.id] = event.spec
         elif type(event) is ExecutorUp:
             self._books[event.executor] = Residency(event.memory_bytes, event.page_bytes)
             self._sent[event.executor] = {}

@@ -43,6 +43,8 @@ class World:
         self.engine = Engine(
             clock=self.clock, controller=controller, fleet=self.fleet, front=self.front, recorders=recorders
         )
+        self.on_ask: Callable[[Request], None] | None = None
+        """Told of every request as it is sent."""
         self._ids = itertools.count(1)
         for spec in believed if believed is not None else models:
             self.engine.post(ModelAdded(spec=spec))
@@ -65,6 +67,8 @@ class World:
         )
         self.front.expect(request)
         self.engine.post(Arrived(request=request))
+        if self.on_ask is not None:
+            self.on_ask(request)
         return request
 
     def cancel(self, request_id: int) -> None:

@@ -106,9 +106,8 @@ class Stream:
         if self.rows < 1:
             raise WorkloadError(f"rows {where} is {self.rows}; it must be 1 or above")
         if not PRIORITY_HIGHEST <= self.priority <= PRIORITY_LOWEST:
-            raise WorkloadError(
-                f"priority {where} is {self.priority}; it must lie from {PRIORITY_HIGHEST} (highest) to {PRIORITY_LOWEST}"
-            )
+            allowed = f"from {PRIORITY_HIGHEST} (highest) to {PRIORITY_LOWEST} (lowest)"
+            raise WorkloadError(f"priority {where} is {self.priority}; it must lie {allowed}")
         _require_endless_last(self.phases, where)
 
 
@@ -207,7 +206,7 @@ def _streams_instants(workload: Workload) -> Iterator[Iterator[int]]:
 
 
 def _instants(pieces: Iterable[_Piece], rate_per_s: float, gap: Callable[[], float]) -> Iterator[int]:
-    """Where the gaps end along the rate. `due` is how much of the rate is still to pass, counted from the piece's start."""
+    """Where the gaps end along the rate. `due` counts expected arrivals from the piece's start to the next one."""
     due = gap()
     for piece in pieces:
         rate = rate_per_s * piece.scale

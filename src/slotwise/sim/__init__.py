@@ -1,0 +1,1 @@
+"""Pretend effects: a fleet in virtual time, faults and checks."""

@@ -1,0 +1,202 @@
+"""A simulation as a file: models with their profiles, a fleet, a workload; and what came of it.
+
+The file is TOML; an unknown key or a value of the wrong kind is an error that names file and key. Running it builds
+the product's own system in virtual time (`app.simulated`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from slotwise.app import simulated
+from slotwise.config import MIB, ConfigError
+from slotwise.engine.journal import Journal
+from slotwise.engine.ports import Recorder
+from slotwise.facts.profile import Profile, problems
+from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec, Outcome
+from slotwise.facts.units import MS, US, S
+from slotwise.sim.checks import Checks
+from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
+from slotwise.sim.front import Tally
+from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, WorkloadError, arrivals
+
+WARM_UP_NS = 10 * S
+"""Loads go first; the workload starts this late."""
+COOL_DOWN_NS = 600 * S
+"""How long replies are waited for after the last arrival."""
+
+
+class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model: `run_ms[i]` is the time of a batch of `rows[i]`; requests come at `rate_per_s` times the scale."""
+
+    name: str
+    rows: tuple[int, ...]
+    run_ms: tuple[float, ...]
+    rate_per_s: float
+    slo_ms: float
+    load_ms: float = 50.0
+    memory_mib: float = 10.0
+    batch_max: int = 0
+    """0 takes the largest of `rows`."""
+    priority: int = PRIORITY_DEFAULT
+    weight: float = 1.0
+
+
+class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Executors and how they differ from their profiles. Memory 0 is without limit."""
+
+    executors: int = 2
+    memory_mib: float = 0.0
+    link_us: float = 50.0
+    spread: float = 0.0
+    overrun_share: float = 0.0
+    overrun_factor: float = 10.0
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole simulation."""
+
+    models: tuple[ModelPart, ...]
+    fleet: FleetPart = FleetPart()
+    seconds: float = 60.0
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """What became of one model's requests, or of all."""
+
+    model: str
+    offered: int
+    in_time: int
+    outcomes: dict[str, int]
+    latency_ms_p50: float
+    latency_ms_p99: float
+    refusal_ms_p50: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What came of a simulation. Times are virtual."""
+
+    simulated: bool
+    policy: str
+    seed: int
+    scale: float
+    seconds: float
+    goodput_per_s: float
+    total: ModelReport
+    models: tuple[ModelReport, ...]
+
+
+def read_spec(path: Path) -> Spec:
+    """Read a simulation's file. Raises ConfigError."""
+    try:
+        spec = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Spec)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for model in spec.models:
+        wrong = problems(_profile(model))
+        if wrong:
+            raise ConfigError(f"{path}: model {model.name}: {'; '.join(wrong)}")
+    if not spec.models or spec.fleet.executors < 1:
+        raise ConfigError(f"{path}: a simulation needs a model and an executor at least")
+    return spec
+
+
+def run(spec: Spec, *, policy: str, scale: float, seed: int, journal: IO[bytes] | None = None) -> Report:
+    """Simulate, with every invariant checked after every turn. Raises PresetError, or ConfigError for a bad rate."""
+    models = [_model(part) for part in spec.models]
+    recorders: list[Recorder] = [Checks({model.id: model for model in models})]
+    if journal is not None:
+        recorders.append(Journal(journal, {"policy": policy, "settings": {}}))
+    world = simulated(policy=policy, settings={}, models=models, fleet=_fleet(spec), seed=seed, recorders=recorders)
+    world.run(WARM_UP_NS)
+    world.feed(_later(_workload(spec, scale, seed)))
+    world.run(WARM_UP_NS + int(spec.seconds * S) + COOL_DOWN_NS)
+    total = world.front.tally()
+    return Report(
+        simulated=True,
+        policy=policy,
+        seed=seed,
+        scale=scale,
+        seconds=spec.seconds,
+        goodput_per_s=total.in_time / spec.seconds,
+        total=_report("all", total),
+        models=tuple(_report(model.name, world.front.tally(model.id)) for model in models),
+    )
+
+
+def _workload(spec: Spec, scale: float, seed: int) -> Workload:
+    try:
+        streams = tuple(
+            Stream(
+                model=f"{part.name}/1",
+                rate_per_s=part.rate_per_s * scale,
+                slo_ns=int(part.slo_ms * MS),
+                priority=part.priority,
+            )
+            for part in spec.models
+        )
+        return Workload(streams=streams, phases=(Phase(duration_s=spec.seconds),), seed=seed)
+    except WorkloadError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _later(workload: Workload) -> Iterator[Arrival]:
+    """The arrivals, after the warm-up."""
+    for arrival in arrivals(workload):
+        yield replace(arrival, at_ns=arrival.at_ns + WARM_UP_NS)
+
+
+def _profile(part: ModelPart) -> Profile:
+    return Profile(
+        rows=part.rows,
+        run_ns=tuple(int(run_ms * MS) for run_ms in part.run_ms),
+        load_ns=int(part.load_ms * MS),
+        memory_bytes=int(part.memory_mib * MIB),
+    )
+
+
+def _model(part: ModelPart) -> ModelSpec:
+    return ModelSpec(
+        id=f"{part.name}/1",
+        name=part.name,
+        version="1",
+        profile=_profile(part),
+        slo_ns=int(part.slo_ms * MS),
+        batch_max=part.batch_max or part.rows[-1],
+        priority=part.priority,
+        weight=part.weight,
+        batchable=part.rows[-1] > 1,
+    )
+
+
+def _fleet(spec: Spec) -> FleetSettings:
+    part = spec.fleet
+    share_bytes = int(part.memory_mib * MIB) // part.executors or 1 << 62
+    return FleetSettings(
+        slices=tuple(
+            SimSlice(executor=f"sim{index}", memory_bytes=share_bytes, page_bytes=MIB)
+            for index in range(part.executors)
+        ),
+        link_ns=int(part.link_us * US),
+        noise=Noise(spread=part.spread, overrun_share=part.overrun_share, overrun_factor=part.overrun_factor),
+    )
+
+
+def _report(model: str, tally: Tally) -> ModelReport:
+    return ModelReport(
+        model=model,
+        offered=tally.offered,
+        in_time=tally.in_time,
+        outcomes={outcome.value: tally.outcomes.get(outcome, 0) for outcome in Outcome},
+        latency_ms_p50=tally.latency_ns_p50 / MS,
+        latency_ms_p99=tally.latency_ns_p99 / MS,
+        refusal_ms_p50=tally.refusal_ns_p50 / MS,
+    )

@@ -1,0 +1,68 @@
+"""What the commands share with people: errors in a line, progress, tables, and reports as JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe."""
+
+console = Console(stderr=True)
+"""Progress and errors go to standard error, results to standard output."""
+output = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+RUN_FAILED, WRONG_INPUT = 1, 2
+"""Exit codes: the command ran and its answer is no; or it could not be run as asked."""
+
+
+@contextmanager
+def told_errors(*expected: type[Exception]) -> Iterator[None]:
+    """Tell an expected error in one line and end with the exit code for wrong input."""
+    try:
+        yield
+    except expected as error:
+        console.print(f"[red]slotwise:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(WRONG_INPUT) from error
+
+
+@contextmanager
+def progress_bar(verb: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work on models, one after the other; silent where nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(verb)
+
+        def tell(name: str, done: int, total: int) -> None:
+            progress.update(task, description=f"{verb} {name}", completed=done, total=total)
+
+        yield tell
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, apart from results."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A result as a table; all columns but the first are numbers."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    output.print(table)
+
+
+def write_json(path: Path | None, report: object) -> None:
+    """Write a report where it was asked for."""
+    if path is not None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

@@ -1,0 +1,121 @@
+"""A day of virtual time with everything that goes wrong, for twenty seeds: no invariant breaks, no request is lost."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from slotwise.engine.journal import Journal, read_header, replay
+from slotwise.engine.ports import Recorder
+from slotwise.facts.profile import Profile
+from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, ModelSpec, Outcome, Reason
+from slotwise.facts.units import MS, S
+from slotwise.policy.controller import Limits
+from slotwise.policy.presets import build_controller
+from slotwise.sim.checks import Checks
+from slotwise.sim.faults import Faults, Injector
+from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
+from slotwise.sim.world import World
+from slotwise.workload.arrivals import Bursty, Phase, Poisson, Stream, Workload, arrivals
+
+DAY_S = 86_400.0
+EXECUTORS = ("a", "b", "c")
+FAULTS = Faults(kill_s=1_800.0, hang_s=7_200.0, cancelled_share=0.05)
+
+
+def model(name: str, run_ms: float, slo_ms: float, *, batch_max: int = 1, per_row: float = 1.0) -> ModelSpec:
+    rows = (1, 8) if batch_max > 1 else (1,)
+    run_ns = tuple(int(run_ms * MS * (1 if size == 1 else per_row * size)) for size in rows)
+    return ModelSpec(
+        id=f"{name}/1",
+        name=name,
+        version="1",
+        profile=Profile(rows=rows, run_ns=run_ns, load_ns=80 * MS, memory_bytes=40),
+        slo_ns=int(slo_ms * MS),
+        batch_max=batch_max,
+        batchable=batch_max > 1,
+    )
+
+
+MODELS = (
+    model("tiny", 1, 5),
+    model("batched", 6, 60, batch_max=8, per_row=0.5),
+    model("tight", 10, 18),
+    model("loose", 40, 4_000),
+    model("rare", 25, 400),
+)
+
+
+@cache
+def workload(seed: int, day_s: float) -> Workload:
+    """Quiet for most of the day, with bursts far beyond what three executors can do."""
+    burst = Bursty(mean_burst_s=0.5, mean_idle_s=600.0)
+    streams = (
+        Stream(model="tiny/1", rate_per_s=0.15, slo_ns=5 * MS, process=burst),
+        Stream(model="batched/1", rate_per_s=0.15, slo_ns=60 * MS, process=burst, priority=PRIORITY_HIGHEST),
+        Stream(model="tight/1", rate_per_s=0.05, slo_ns=18 * MS, process=Poisson()),
+        Stream(model="loose/1", rate_per_s=0.1, slo_ns=4 * S, process=burst, priority=PRIORITY_LOWEST),
+        Stream(model="rare/1", rate_per_s=0.01, slo_ns=400 * MS, process=Poisson(), priority=PRIORITY_DEFAULT),
+    )
+    return Workload(streams=streams, phases=(Phase(duration_s=day_s),), seed=seed)
+
+
+def live_through(policy: str, seed: int, day_s: float, recorders: list[Recorder]) -> tuple[World, Injector]:
+    """A day under one policy, with room for three of the five models on each executor, until all is quiet."""
+    fleet = FleetSettings(
+        slices=tuple(
+            SimSlice(executor=name, memory_bytes=120, slowness=1.0 + index) for index, name in enumerate(EXECUTORS)
+        ),
+        noise=Noise(spread=0.05, overrun_share=0.01, overrun_factor=10.0),
+    )
+    controller = build_controller(policy, limits=Limits(requests_max=60))
+    world = World(controller=controller, models=MODELS, fleet=fleet, seed=seed, recorders=recorders)
+    injector = Injector(world, FAULTS, EXECUTORS, seed)
+    injector.run(int(day_s * S))
+    world.feed(replace(arrival, at_ns=arrival.at_ns + S) for arrival in arrivals(workload(seed, day_s)))
+    world.run(int((day_s + 3_600) * S))
+    return world, injector
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_day_of_faults_breaks_no_invariant_and_loses_no_request(seed: int) -> None:
+    checks = Checks()
+    world, injector = live_through("slotwise", seed, DAY_S, [checks])
+    checks.finish()
+    tally = world.front.tally()
+    assert world.front.unanswered() == 0
+    assert sum(tally.outcomes.values()) == tally.offered > 20_000
+    assert injector.kills > 20
+    assert injector.hangs > 3
+    assert tally.outcomes[Outcome.CANCELLED] > 0
+    assert tally.reasons[Reason.QUEUE_FULL] > 0, "the day was hard enough to fill the queue"
+    assert tally.outcomes[Outcome.IN_TIME] > 0.3 * tally.offered
+
+
+@pytest.mark.parametrize(
+    "policy", ["slotwise", "clockwork", "clockwork-published", "fifo", "edf", "bounded", "clipper"]
+)
+def test_every_policy_lives_through_an_hour_of_faults(policy: str) -> None:
+    checks = Checks()
+    world, _ = live_through(policy, 3, 3_600.0, [checks])
+    checks.finish()
+    assert world.front.unanswered() == 0
+
+
+@pytest.mark.parametrize("policy", ["slotwise", "clockwork", "fifo"])
+def test_the_same_seed_writes_the_same_journal_and_it_replays(policy: str) -> None:
+    journals = []
+    for _ in range(2):
+        file = io.BytesIO()
+        live_through(policy, 5, 1_800.0, [Journal(file, {"policy": policy})])
+        journals.append(file.getvalue())
+    assert journals[0] == journals[1]
+    lines = io.BytesIO(journals[0])
+    read_header(lines.readline())
+    turns, difference = replay(lines, build_controller(policy, limits=Limits(requests_max=60)))
+    assert difference is None
+    assert turns > 100
