@@ -88,7 +88,7 @@ class LiveSystem:
             clock=clock,
             arena=self.arena,
             specs=self.registry.specs,
-            limits=FleetLimits(outputs_bytes=config.outputs_mib * MIB),
+            limits=FleetLimits(outputs_bytes=config.outputs_mib * MIB, restart_s_max=config.restart_s_max),
         )
         statistics = Statistics()
         self.door = HttpDoor(

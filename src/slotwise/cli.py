@@ -18,6 +18,8 @@ from slotwise import config as configs
 from slotwise import simulation
 from slotwise.app import LiveSystem, ModelReport, controller_of, measured
 from slotwise.audit import audit
+from slotwise.client import ClientError
+from slotwise.demo import show as shows
 from slotwise.edges.fleets.processes import FleetError
 from slotwise.edges.zoo.build import ZooError, build
 from slotwise.engine.journal import JournalError, read_header, replay
@@ -196,6 +198,33 @@ def _simulation_row(part: simulation.ModelReport) -> tuple[str, ...]:
         f"{part.latency_ms_p50:.2f}",
         f"{part.latency_ms_p99:.2f}",
     )
+
+
+@app.command()
+def demo(
+    zoo: Annotated[Path, typer.Option(help="Folder of the models; it is built first if need be.")] = Path(".zoo"),
+    out: Annotated[Path, typer.Option(help="Folder for the picture, the trace and the journal.")] = Path("build/demo"),
+    seconds: Annotated[float, typer.Option(help="How long each of the three phases lasts.")] = shows.PHASE_S,
+    cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
+    policy: Annotated[str | None, typer.Option(help=f"{POLICIES} [slotwise]")] = None,
+    json: Json = None,
+) -> None:
+    """Show what Slotwise does: serve real models, load and overload them, kill an executor, and draw what happened."""
+    given = {"--cores": cores, "--policy": policy}
+    options = tuple(word for name, text in given.items() if text is not None for word in (name, text))
+    with told_errors(*ERRORS, shows.DemoError, ClientError):
+        with progress_bar("building") as tell:
+            build(zoo, progress=tell)
+        wanted = shows.Options(repository=zoo, out=out, seconds=seconds, server_options=options)
+        shown = asyncio.run(shows.show(wanted, say))
+    report = shown.report
+    print_table("What the client saw", shows.COLUMNS, shows.rows(shown.acts, report.phases))
+    print(f"{report.memory_mb:.0f} MB for {report.models} models, all processes of the server together")
+    print(f"the picture: {shown.figure}\nthe trace, for ui.perfetto.dev: {shown.trace}")
+    print(shown.verdict)
+    write_json(json, report)
+    if report.unanswered:
+        raise typer.Exit(RUN_FAILED)
 
 
 @app.command("replay")

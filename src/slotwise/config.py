@@ -42,6 +42,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
     drain_s: float = 30.0
     """How long requests under way are waited for at the end."""
+    restart_s_max: float = 5.0
+    """The longest pause before an executor that keeps dying is started again."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""

@@ -221,7 +221,7 @@ class System:
             models=self.models,
             arena=self.arena,
             outputs=self.arena,
-            post=lambda event: self.engine.post(event),
+            post=self._post,
             clock=self.clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version="test"),
@@ -251,6 +251,9 @@ class System:
         future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
         return lambda: future.result(WAIT_S_MAX)
 
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)  # made after the door, which it needs
+
     def _release(self) -> None:
         if not self.controller.silent:
             self.loop.call_later(RETRY_S, self._release)
@@ -275,8 +278,10 @@ def serving(
 
     try:
         system = asyncio.run_coroutine_threadsafe(begin(), loop).result(WAIT_S_MAX)
-        yield system
-        system.stop_soon(0.0)()
+        try:
+            yield system
+        finally:
+            system.stop_soon(0.0)()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(WAIT_S_MAX)

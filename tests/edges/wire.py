@@ -7,6 +7,7 @@ import json
 import socket
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 TIMEOUT_S = 20.0
 
@@ -56,7 +57,7 @@ class Wire:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -6,16 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnx
 import tritonclient.http.aio as triton
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slotwise.app import LiveSystem
-from slotwise.config import Config
+from slotwise.config import read
 from slotwise.engine.ports import Recorder
 
 WAIT_S_MAX = 60.0
@@ -27,7 +27,7 @@ def put_network(root: Path, name: str, *, settings: str = "", version: int = 1, 
     rng = np.random.default_rng(seed)
     sizes = (64, 128, 10)
     nodes, weights, source = [], [], "x"
-    for layer, (inner, outer) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (inner, outer) in enumerate(pairwise(sizes)):
         weight = (rng.standard_normal((inner, outer)) / np.sqrt(inner)).astype(np.float32)
         bias = rng.standard_normal(outer).astype(np.float32)
         weights += [numpy_helper.from_array(weight, f"w{layer}"), numpy_helper.from_array(bias, f"b{layer}")]
@@ -78,15 +78,15 @@ async def serving(
     root: Path, *, recorders: Sequence[Recorder] = (), journal: Path | None = None, **changes: object
 ) -> AsyncIterator[LiveSystem]:
     """A server over a folder, on a free port, with two executors on whatever cores there are."""
-    config = Config(
-        repository=str(root),
-        http_port=0,
-        cache=str(root.parent / "profiles"),
-        memory_mib=512,
-        arena_mib=64,
-        journal=str(journal or ""),
-        **changes,  # type: ignore[arg-type]  # by name
-    )
+    settings: dict[str, object] = {
+        "repository": str(root),
+        "http_port": 0,
+        "cache": str(root.parent / "profiles"),
+        "memory_mib": 512,
+        "arena_mib": 64,
+        "journal": str(journal or ""),
+    }
+    config = read(None, settings | changes)
     system = LiveSystem(config, recorders=recorders)
     try:
         await system.start()

@@ -51,11 +51,15 @@ async def kill_now_and_then(system: LiveSystem, rng: random.Random) -> None:
     names = [executor.executor for executor in system.fleet.statistics().executors]
     for _ in range(KILLS):
         await asyncio.sleep(rng.uniform(0.01, 0.2))
-        name = rng.choice(names)
-        await until(lambda: name in system.controller.view.executors)
-        before = restarts(system)
-        system.fleet.kill(name)
-        await until(lambda: restarts(system) > before)
+        await kill(system, rng.choice(names))
+
+
+async def kill(system: LiveSystem, name: str) -> None:
+    """Kill an executor that is up, and wait until its successor has been started."""
+    await until(lambda: name in system.controller.view.executors)
+    before = restarts(system)
+    system.fleet.kill(name)
+    await until(lambda: restarts(system) > before)
 
 
 def restarts(system: LiveSystem) -> int:
@@ -65,7 +69,10 @@ def restarts(system: LiveSystem) -> int:
 async def chaos(root: Path, journal: Path, checks: Recorder) -> tuple[Counter[str], int]:
     statuses: Counter[str] = Counter()
     stop = asyncio.Event()
-    async with serving(root, recorders=[checks], journal=journal) as system, client_of(system) as client:
+    async with (
+        serving(root, recorders=[checks], journal=journal, restart_s_max=0.1) as system,
+        client_of(system) as client,
+    ):
         clients = [
             asyncio.create_task(ask_on(client, ("network", "quick", "slow")[index % 3], statuses, stop))
             for index in range(CLIENTS)

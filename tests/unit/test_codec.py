@@ -166,12 +166,12 @@ def test_binary_data_arrives_as_it_was_in_whatever_pieces_it_comes(
 def test_an_answer_gives_back_the_values_in_json_and_in_binary(
     case: tuple[str, tuple[int, ...], list[object], bytes], is_binary: bool
 ) -> None:
-    datatype, shape, values, data = case
+    datatype, shape, _, data = case
     model = contract(tensor(datatype, (-1,) * len(shape)))
     head, tail = binary(datatype, shape, data, id="7", parameters={"binary_data_output": is_binary})
     infer = decode(head, len(tail), model)
     memory, outputs = filled(infer, tail)
-    payload = encode_answer(infer, model, outputs, memory.read, None)
+    payload = encode_answer(infer.wish, model, outputs, memory.read, None)
     answer, rest = parse(payload)
     assert answer["model_name"] == "m"
     assert answer["id"] == "7"
@@ -221,7 +221,7 @@ def test_the_raw_form_is_one_row_of_the_one_input() -> None:
     infer = decode_raw(b"\x00" * 24, 24, model)
     assert infer.parts[0].shape == (1, 2, 3)
     assert infer.rows == 1
-    assert [wanted.is_binary for wanted in infer.wanted] == [True]
+    assert [wanted.is_binary for wanted in infer.wish.wanted] == [True]
 
 
 def test_the_raw_form_takes_a_bare_element_of_bytes() -> None:
@@ -252,9 +252,9 @@ def test_the_raw_form_refuses_what_it_cannot_tell(model: Contract, nbytes: int) 
 def test_timeout_priority_and_timing_are_read_and_others_ignored() -> None:
     parameters = {"timeout": 1500, "priority": 2, "slotwise_timing": True, "sequence_id": 4, "x": "y"}
     infer = decode(message(parameters=parameters), 0, contract(tensor()))
-    assert (infer.timeout_ns, infer.priority, infer.has_timing) == (1_500_000, 2, True)
+    assert (infer.timeout_ns, infer.priority, infer.wish.has_timing) == (1_500_000, 2, True)
     plain = decode(message(), 0, contract(tensor()))
-    assert (plain.timeout_ns, plain.priority, plain.has_timing, plain.id) == (0, 0, False, "")
+    assert (plain.timeout_ns, plain.priority, plain.wish.has_timing, plain.wish.id) == (0, 0, False, "")
 
 
 @pytest.mark.parametrize(
@@ -274,10 +274,10 @@ def test_an_outputs_own_wish_for_binary_wins_over_the_requests() -> None:
     outputs = [{"name": "y", "parameters": {"binary_data": False}}, {"name": "x"}]
     body = {"inputs": inputs, "outputs": outputs, "parameters": {"binary_data_output": True}}
     infer = decode(json.dumps(body).encode(), 0, model)
-    assert [(one.name, one.is_binary) for one in infer.wanted] == [("y", False), ("x", True)]
+    assert [(one.name, one.is_binary) for one in infer.wish.wanted] == [("y", False), ("x", True)]
     assert infer.names == ("y", "x")
     memory, found = filled(infer)
-    answer, rest = parse(encode_answer(infer, model, found, memory.read, None))
+    answer, rest = parse(encode_answer(infer.wish, model, found, memory.read, None))
     assert [output["name"] for output in answer["outputs"]] == ["y", "x"]  # type: ignore[attr-defined]  # a list
     assert rest == struct.pack("<2f", 1, 2)
 
@@ -420,7 +420,7 @@ def test_bytes_that_are_no_text_are_given_out_as_binary_only() -> None:
     infer = decode(head, 5, model)
     memory, found = filled(infer, tail)
     with pytest.raises(WireError, match="not UTF-8; ask for it with binary_data"):
-        encode_answer(infer, model, found, memory.read, None)
+        encode_answer(infer.wish, model, found, memory.read, None)
 
 
 def test_numbers_that_json_cannot_say_are_null() -> None:
@@ -428,7 +428,7 @@ def test_numbers_that_json_cannot_say_are_null() -> None:
     head, tail = binary("FP32", (1, 2), struct.pack("<2f", float("nan"), float("inf")))
     infer = decode(head, 8, model)
     memory, found = filled(infer, tail)
-    assert b'"data":[null,null]' in encode_answer(infer, model, found, memory.read, None).body
+    assert b'"data":[null,null]' in encode_answer(infer.wish, model, found, memory.read, None).body
 
 
 # Whatever comes
@@ -450,15 +450,16 @@ INPUTS = st.fixed_dictionaries(
     },
     optional={"data": st.lists(JSON, max_size=6) | JSON, "parameters": JSON},
 )
-BODIES = st.fixed_dictionaries({"inputs": st.lists(INPUTS, max_size=4) | JSON}, optional={"parameters": JSON, "id": JSON})
+BODIES = st.fixed_dictionaries(
+    {"inputs": st.lists(INPUTS, max_size=4) | JSON}, optional={"parameters": JSON, "id": JSON}
+)
 
 
 def outcome(body: bytes, follows: int, model: Contract) -> int:
     try:
         filled(decode(body, follows, model), b"\x00" * follows)
     except WireError as error:
-        assert error.message
-        return error.status
+        return error.status if error.message else 0
     return 200
 
 

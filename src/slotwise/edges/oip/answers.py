@@ -1,0 +1,167 @@
+"""Answers of the Open Inference Protocol: from a reply of the engine to the body and status of the wire. Pure.
+
+`STATUSES` is the one place that says how an outcome looks over HTTP. Numbers that JSON cannot say (NaN, the
+infinities) are `null` in a JSON answer; a client that needs them asks for binary data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+import msgspec
+
+from slotwise.edges.oip import datatypes
+from slotwise.edges.oip.codec import Contract, Wanted, Wish
+from slotwise.edges.oip.datatypes import TensorFault
+from slotwise.edges.oip.errors import NS_PER_MS, NS_PER_US, WireError, bad
+from slotwise.facts.actions import Reply
+from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request, TensorRef, Timing
+
+STATUSES = {
+    Reason.NONE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.INFEASIBLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.OVERLOADED: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.UNKNOWN_MODEL: HTTPStatus.NOT_FOUND,
+    Reason.MODEL_REMOVED: HTTPStatus.NOT_FOUND,
+    Reason.NO_EXECUTOR: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.EXPIRED: HTTPStatus.GATEWAY_TIMEOUT,
+    Reason.DISPLACED: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.OVERRAN: HTTPStatus.GATEWAY_TIMEOUT,
+    Reason.RUN_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Reason.EXECUTOR_LOST: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.LOAD_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.SHUTTING_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""The status of every reply but an answer in time, which is 200. Where it is 503, the reply says when to come again."""
+
+
+class AnswerParameters(msgspec.Struct, omit_defaults=True):
+    """What a reply tells beside its tensors, if asked; a late one tells its outcome unasked. Times are microseconds."""
+
+    slotwise_outcome: str
+    slotwise_queue_us: int | None = None
+    """From arrival until its batch was sent to the executor."""
+    slotwise_wait_us: int | None = None
+    """From sending until the batch started."""
+    slotwise_execution_us: int | None = None
+    slotwise_executor: str | None = None
+    slotwise_batch_rows: int | None = None
+    slotwise_attempts: int | None = None
+    slotwise_prediction_error_us: int | None = None
+    """How much later than predicted the batch ended; negative when it was earlier."""
+
+
+class _BinarySize(msgspec.Struct, gc=False):
+    binary_data_size: int
+
+
+class _Output(msgspec.Struct, omit_defaults=True, gc=False):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: _BinarySize | None = None
+    data: list[object] | None = None
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[_Output]
+    id: str = ""
+    parameters: AnswerParameters | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+Read = Callable[[TensorRef], memoryview]
+
+
+class Payload(msgspec.Struct, frozen=True, gc=False):
+    """A body to send. `head_length` is None where all of it is JSON."""
+
+    body: bytes
+    head_length: int | None
+
+
+def encode_answer(
+    wish: Wish, contract: Contract, outputs: tuple[TensorRef, ...], read: Read, parameters: AnswerParameters | None
+) -> Payload:
+    """The body of an answer. Raises WireError when an output cannot be said in the form that was asked for."""
+    told: list[_Output] = []
+    data: list[memoryview] = []
+    for position, wanted in enumerate(wish.wanted):
+        ref = _ref_of(wanted, outputs, position)
+        view = read(ref)
+        if wanted.is_binary:
+            told.append(_Output(ref.name, ref.datatype, ref.shape, _BinarySize(ref.nbytes)))
+            data.append(view)
+        else:
+            told.append(_Output(ref.name, ref.datatype, ref.shape, None, _values(view, ref)))
+    spec = contract.spec
+    head = _encode(_Answer(spec.name, spec.version, told, wish.id, parameters))
+    if not data:
+        return Payload(head, None)
+    return Payload(b"".join((head, *data)), len(head))
+
+
+def timing_parameters(outcome: Outcome, timing: Timing | None) -> AnswerParameters:
+    """How a request's time was spent, for a client that asked."""
+    if timing is None:
+        return AnswerParameters(outcome.value)
+    return AnswerParameters(
+        slotwise_outcome=outcome.value,
+        slotwise_queue_us=(timing.sent_ns - timing.arrival_ns) // NS_PER_US,
+        slotwise_wait_us=(timing.started_ns - timing.sent_ns) // NS_PER_US,
+        slotwise_execution_us=(timing.ended_ns - timing.started_ns) // NS_PER_US,
+        slotwise_executor=timing.executor,
+        slotwise_batch_rows=timing.rows,
+        slotwise_attempts=timing.attempts,
+        slotwise_prediction_error_us=(timing.ended_ns - timing.predicted_ns) // NS_PER_US,
+    )
+
+
+def error_of(reply: Reply, request: Request, now_ns: int, retry_after_ns: int) -> WireError:
+    """What to tell a client that gets no answer; `retry_after_ns` holds where the reply names none."""
+    status = STATUSES[reply.reason]
+    predicted_ms = None
+    if reply.predicted_ns < FOREVER_NS:
+        predicted_ms = (reply.predicted_ns - request.arrival_ns) / NS_PER_MS
+    again_ns = (reply.retry_after_ns or retry_after_ns) if status is HTTPStatus.SERVICE_UNAVAILABLE else 0
+    return WireError(
+        status,
+        _sentence(reply, request, now_ns, predicted_ms),
+        reason=reply.reason.value if reply.reason is not Reason.NONE else reply.outcome.value,
+        predicted_ms=predicted_ms,
+        retry_after_ns=again_ns,
+    )
+
+
+def _sentence(reply: Reply, request: Request, now_ns: int, predicted_ms: float | None) -> str:
+    if reply.outcome is Outcome.LATE:
+        late_ms = (now_ns - request.deadline_ns) / NS_PER_MS
+        return f"the answer came {late_ms:.3f} ms after the deadline and is not delivered"
+    words = f"{reply.outcome.value} ({reply.reason.value})"
+    if reply.message:
+        words += f": {reply.message}"
+    if predicted_ms is not None:
+        allowed_ms = (request.deadline_ns - request.arrival_ns) / NS_PER_MS
+        words += f"; predicted to take {predicted_ms:.3f} ms of {allowed_ms:.3f} ms allowed"
+    return words
+
+
+def _ref_of(wanted: Wanted, outputs: tuple[TensorRef, ...], position: int) -> TensorRef:
+    # The usual order is that of the request; look further only when it is not.
+    if position < len(outputs) and outputs[position].name == wanted.name:
+        return outputs[position]
+    for ref in outputs:
+        if ref.name == wanted.name:
+            return ref
+    raise WireError(HTTPStatus.INTERNAL_SERVER_ERROR, f"the model ran, but gave no output {wanted.name!r}")
+
+
+def _values(view: memoryview, ref: TensorRef) -> list[object]:
+    try:
+        return datatypes.unpack(view, ref.datatype)
+    except TensorFault as fault:
+        raise bad(f"output {ref.name!r} {fault}") from fault

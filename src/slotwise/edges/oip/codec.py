@@ -1,0 +1,402 @@
+"""Inference requests of the Open Inference Protocol: from bytes to values. Pure: no socket, no clock.
+
+A body is a JSON head and, after it, the binary data of those tensors that announce some. `split` parts the two,
+`decode` checks the head against the model and lays its tensors out one after the other, and `fill` writes the
+binary data to where it belongs; a `Filler` does so with data that comes in pieces. So the data is copied once,
+from the socket's bytes into shared memory, and what does not fit is known by the head alone. Whatever is
+wrong is a `WireError` with the status to answer with.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from math import prod
+from typing import Annotated
+
+import msgspec
+
+from slotwise.edges.oip import datatypes
+from slotwise.edges.oip.datatypes import BYTES, NEEDS_CHECK, SIZES, TensorFault
+from slotwise.edges.oip.errors import NS_PER_US, WireError, bad, too_large
+from slotwise.engine.ports import Arena
+from slotwise.facts.types import PRIORITY_LOWEST, ModelSpec, TensorRef, TensorSpec
+from slotwise.facts.value import value
+
+ALIGNMENT = 64
+VARIABLE = -1
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
+NO_DATA = msgspec.Raw()
+
+
+class _Parameters(msgspec.Struct, gc=False, frozen=True):
+    timeout: _Count = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_LOWEST)] = 0
+    binary_data_output: bool = False
+    slotwise_timing: bool = False
+
+
+class _InputParameters(msgspec.Struct, gc=False, frozen=True):
+    binary_data_size: _Count | None = None
+    shared_memory_region: str | None = None
+
+
+class _OutputParameters(msgspec.Struct, gc=False, frozen=True):
+    binary_data: bool | None = None
+    shared_memory_region: str | None = None
+    classification: _Count = 0
+
+
+_PLAIN = _Parameters()
+_PLAIN_INPUT = _InputParameters()
+_PLAIN_OUTPUT = _OutputParameters()
+
+
+class _Input(msgspec.Struct, gc=False):
+    name: str
+    datatype: str
+    shape: list[_Count]
+    parameters: _InputParameters = _PLAIN_INPUT
+    data: msgspec.Raw = NO_DATA
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: _OutputParameters = _PLAIN_OUTPUT
+
+
+class _Head(msgspec.Struct, gc=False):
+    inputs: list[_Input]
+    id: str = ""
+    parameters: _Parameters = _PLAIN
+    outputs: list[_Output] = []
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+@value
+class Bounds:
+    """What one request may ask for at most."""
+
+    rows_max: int = 1024
+    """Beside the model's own limit; the smaller one holds."""
+    tensor_bytes_max: int = 64 << 20
+    """Of all its inputs together."""
+
+
+# The values below are made for every request, so they are structs: these are made in a third of the time.
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """An output to be sent back, and in which form."""
+
+    name: str
+    is_binary: bool
+
+
+class Wish(msgspec.Struct, frozen=True, gc=False):
+    """What the answer is to hold: all that must be remembered of a request until then."""
+
+    id: str
+    wanted: tuple[Wanted, ...]
+    has_timing: bool
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """One input's place in the request's region. `data` is None where the bytes follow the head."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    data: bytes | None
+
+
+class Infer(msgspec.Struct, frozen=True, gc=False):
+    """A request as understood and checked."""
+
+    wish: Wish
+    parts: tuple[Part, ...]
+    nbytes: int
+    """Size of the region that holds all inputs."""
+    rows: int
+    form: int
+    timeout_ns: int = 0
+    """0 where the model's own allowance holds, as for `priority`."""
+    priority: int = 0
+    names: tuple[str, ...] = ()
+    """The outputs asked for; empty when all are."""
+
+
+class Contract:
+    """What a model takes and gives, made ready once so that each request is checked cheaply."""
+
+    def __init__(self, spec: ModelSpec, bounds: Bounds) -> None:
+        self.spec = spec
+        self.inputs = {tensor.name: tensor for tensor in spec.inputs}
+        self.outputs = {tensor.name: tensor for tensor in spec.outputs}
+        self.rows_max = min(spec.batch_max, bounds.rows_max)
+        self.tensor_bytes_max = bounds.tensor_bytes_max
+        self.first = 1 if spec.batchable else 0
+        """Index of the first dimension that belongs to a row."""
+        self.has_forms = any(VARIABLE in tensor.shape[self.first :] for tensor in spec.inputs)
+        self.all_as_json = tuple(Wanted(name, is_binary=False) for name in self.outputs)
+        self.all_as_binary = tuple(Wanted(name, is_binary=True) for name in self.outputs)
+        self.binary_only = frozenset(t.name for t in spec.outputs if not datatypes.has_json_form(t.datatype))
+
+
+def split(body: bytes | bytearray, head_length: int | None) -> tuple[bytes | bytearray, memoryview]:
+    """A body's JSON head and what follows it. Without a length all of it is head."""
+    if head_length is None:
+        return body, memoryview(b"")
+    if head_length > len(body):
+        raise bad(f"Inference-Header-Content-Length is {head_length}, the body has only {len(body)} bytes")
+    return body[:head_length], memoryview(body)[head_length:]
+
+
+def decode(head: bytes | bytearray, binary_nbytes: int, contract: Contract) -> Infer:
+    """Understand a head that is followed by so many bytes of binary data, and check it against the model."""
+    try:
+        message = _decode_head(head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad(f"not an inference request: {error}") from error
+    parts, nbytes, unclaimed = [], 0, binary_nbytes
+    for given in message.inputs:
+        part = _place(given, contract, nbytes)
+        parts.append(part)
+        nbytes += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
+        if part.data is None:
+            unclaimed -= part.nbytes
+    if unclaimed:
+        raise bad(f"inputs announce {binary_nbytes - unclaimed} bytes of binary data, {binary_nbytes} follow the head")
+    if len(parts) != 1 or len(contract.inputs) != 1:
+        _check_names(parts, contract)
+    if nbytes > contract.tensor_bytes_max:
+        raise _too_many_bytes(nbytes, contract)
+    parameters = message.parameters
+    wish = Wish(message.id, _wanted(message, contract), parameters.slotwise_timing)
+    return Infer(
+        wish,
+        tuple(parts),
+        nbytes,
+        _rows(parts, contract),
+        _form(parts, contract) if contract.has_forms else 0,
+        parameters.timeout * NS_PER_US,
+        parameters.priority,
+        tuple([asked.name for asked in message.outputs]),
+    )
+
+
+def decode_raw(body: bytes | bytearray | memoryview | None, nbytes: int, contract: Contract) -> Infer:
+    """Understand the raw form: the body is the one input's data, one row of it, and all outputs come back binary.
+
+    Without a body, it is still to come. A BYTES element is sent bare and must be known in full.
+    """
+    spec = contract.spec
+    if len(spec.inputs) != 1:
+        raise bad(f"model {spec.name} has {len(spec.inputs)} inputs; the raw form (a head of length 0) serves one only")
+    tensor = spec.inputs[0]
+    shape, size = _raw_shape(tensor, nbytes, contract.first), nbytes
+    data: bytes | None = None
+    if tensor.datatype == BYTES:
+        size = nbytes + 4
+        data = b"" if body is None else len(body).to_bytes(4, "little") + body
+    if size > contract.tensor_bytes_max:
+        raise _too_many_bytes(size, contract)
+    parts = [Part(tensor.name, tensor.datatype, shape, 0, size, data)]
+    form = _form(parts, contract) if contract.has_forms else 0
+    return Infer(Wish("", contract.all_as_binary, has_timing=False), tuple(parts), size, 1, form)
+
+
+def fill(infer: Infer, view: memoryview, binary: memoryview) -> None:
+    """Write a request's tensors into its region, all binary data being here. Raises WireError when it is unsound."""
+    taken = 0
+    for part in infer.parts:
+        end = part.offset + part.nbytes
+        if part.data is not None:
+            view[part.offset : end] = part.data
+            continue
+        view[part.offset : end] = binary[taken : taken + part.nbytes]
+        taken += part.nbytes
+        if part.datatype in NEEDS_CHECK:
+            _check_data(part, view[part.offset : end])
+
+
+class Filler:
+    """Does as `fill` does, with binary data that comes in pieces."""
+
+    def __init__(self, infer: Infer, view: memoryview) -> None:
+        self._parts = infer.parts
+        self._view = view
+        self._ahead = [part for part in reversed(infer.parts) if part.data is None and part.nbytes]
+        self._filled = 0
+        for part in infer.parts:
+            if part.data is not None:
+                view[part.offset : part.offset + part.nbytes] = part.data
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes that follow the head. Raises WireError when there are more than were announced."""
+        taken, size = 0, len(piece)
+        while taken < size:
+            if not self._ahead:
+                raise bad("more binary data follows the head than it announces")
+            part = self._ahead[-1]
+            count = min(part.nbytes - self._filled, size - taken)
+            start = part.offset + self._filled
+            self._view[start : start + count] = piece if count == size else memoryview(piece)[taken : taken + count]
+            taken += count
+            self._filled += count
+            if self._filled == part.nbytes:
+                self._ahead.pop()
+                self._filled = 0
+
+    def finish(self) -> None:
+        """All has been written. Raises WireError when it is too little, or is not what it says it is."""
+        if self._ahead:
+            raise bad(f"the body ends before the data of input {self._ahead[-1].name!r}")
+        for part in self._parts:
+            if part.data is None and part.datatype in NEEDS_CHECK:
+                _check_data(part, self._view[part.offset : part.offset + part.nbytes])
+
+
+def refs(infer: Infer, arena: Arena, region: int) -> tuple[TensorRef, ...]:
+    """A filled request's inputs, as those who run it find them."""
+    segment = arena.segment
+    return tuple(
+        [
+            TensorRef(
+                name=part.name,
+                datatype=part.datatype,
+                shape=part.shape,
+                segment=segment,
+                offset=region + part.offset,
+                nbytes=part.nbytes,
+            )
+            for part in infer.parts
+        ]
+    )
+
+
+def _place(given: _Input, contract: Contract, offset: int) -> Part:
+    name, shape = given.name, tuple(given.shape)
+    tensor = contract.inputs.get(name)
+    if tensor is None:
+        raise bad(f"model {contract.spec.name} has no input {name!r}; it has {', '.join(contract.inputs)}")
+    if given.datatype != tensor.datatype:
+        raise bad(f"input {name!r} is {given.datatype}, the model takes {tensor.datatype}")
+    if not _fits(shape, tensor.shape):
+        raise bad(f"input {name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
+    announced = given.parameters.binary_data_size
+    if given.parameters.shared_memory_region is not None:
+        raise bad(f"input {name!r} lies in a shared memory region; send its data in the body")
+    data: bytes | None = None
+    if announced is None:
+        data = _packed(given, shape)
+        announced = len(data)
+    elif given.data is not NO_DATA:
+        raise bad(f"input {name!r} has both JSON and binary data; send one of them")
+    else:
+        _check_size(name, announced, tensor, shape)
+    return Part(name, tensor.datatype, shape, offset, announced, data)
+
+
+def _fits(shape: tuple[int, ...], allowed: tuple[int, ...]) -> bool:
+    if len(shape) != len(allowed):
+        return False
+    for dimension, limit in zip(shape, allowed, strict=True):  # noqa: SIM110  # a generator costs twice as much here
+        if limit not in (dimension, VARIABLE):
+            return False
+    return True
+
+
+def _packed(given: _Input, shape: tuple[int, ...]) -> bytes:
+    if given.data is NO_DATA:
+        raise bad(f"input {given.name!r} has no data: give `data`, or the parameter binary_data_size and binary data")
+    try:
+        return datatypes.pack(given.data, given.datatype, shape, prod(shape))
+    except TensorFault as fault:
+        raise bad(f"input {given.name!r} {fault}") from fault
+
+
+def _check_size(name: str, announced: int, tensor: TensorSpec, shape: tuple[int, ...]) -> None:
+    size = SIZES.get(tensor.datatype)
+    if size is not None and announced != size * prod(shape):
+        raise bad(f"input {name!r} announces {announced} bytes, its shape needs {size * prod(shape)}")
+
+
+def _check_data(part: Part, view: memoryview) -> None:
+    try:
+        datatypes.check(view, part.datatype, prod(part.shape))
+    except TensorFault as fault:
+        raise bad(f"input {part.name!r} {fault}") from fault
+
+
+def _check_names(parts: list[Part], contract: Contract) -> None:
+    given = {part.name for part in parts}
+    if len(given) != len(parts):
+        raise bad("an input is given twice")
+    if missing := [name for name in contract.inputs if name not in given]:
+        raise bad(f"input {missing[0]!r} is missing")
+
+
+def _rows(parts: list[Part], contract: Contract) -> int:
+    if not contract.spec.batchable:
+        return 1
+    rows = parts[0].shape[0] if parts else 0
+    for part in parts:
+        if part.shape[0] != rows:
+            raise bad(f"inputs differ in their first dimension, the batch: {rows} and {part.shape[0]}")
+    if not 1 <= rows <= contract.rows_max:
+        raise bad(f"has {rows} rows; a request to model {contract.spec.name} has 1 to {contract.rows_max}")
+    return rows
+
+
+def _form(parts: list[Part], contract: Contract) -> int:
+    """A number for the shapes of one row. Not `hash`: whoever makes two forms collide spoils the batches of others."""
+    shapes = sorted((part.name, part.shape[contract.first :]) for part in parts)
+    return int.from_bytes(blake2b(repr(shapes).encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _wanted(message: _Head, contract: Contract) -> tuple[Wanted, ...]:
+    default = message.parameters.binary_data_output
+    wanted = contract.all_as_binary if default else contract.all_as_json
+    if message.outputs:
+        wanted = tuple([_one_wanted(asked, default, contract) for asked in message.outputs])
+        if len(wanted) > 1 and len({one.name for one in wanted}) != len(wanted):
+            raise bad("an output is asked for twice")
+    if contract.binary_only:
+        for one in wanted:
+            if one.name in contract.binary_only and not one.is_binary:
+                datatype = contract.outputs[one.name].datatype
+                raise bad(f"output {one.name!r} is {datatype}, which has no JSON form; ask for it with binary_data")
+    return wanted
+
+
+def _one_wanted(asked: _Output, default: bool, contract: Contract) -> Wanted:
+    if asked.name not in contract.outputs:
+        raise bad(f"model {contract.spec.name} has no output {asked.name!r}; it has {', '.join(contract.outputs)}")
+    parameters = asked.parameters
+    if parameters.shared_memory_region is not None:
+        raise bad(f"output {asked.name!r} is to go to a shared memory region; take it in the reply's body")
+    if parameters.classification:
+        raise bad(f"output {asked.name!r} asks for a classification; take the tensor and choose on your side")
+    return Wanted(asked.name, default if parameters.binary_data is None else parameters.binary_data)
+
+
+def _raw_shape(tensor: TensorSpec, nbytes: int, first: int) -> tuple[int, ...]:
+    row = tensor.shape[first:]
+    variable = row.count(VARIABLE)
+    known = prod(dimension for dimension in row if dimension != VARIABLE)
+    elements = 1 if tensor.datatype == BYTES else nbytes // SIZES[tensor.datatype]
+    if variable > 1:
+        raise bad(f"input {tensor.name!r} has {variable} variable dimensions; the raw form needs at most one")
+    last = elements // known if variable and known else 0
+    total = known * last if variable else known
+    if total != elements or (tensor.datatype != BYTES and nbytes != total * SIZES[tensor.datatype]):
+        raise bad(f"the body has {nbytes} bytes, which is not one row of input {tensor.name!r}: {list(tensor.shape)}")
+    return (1,) * first + tuple(last if dimension == VARIABLE else dimension for dimension in row)
+
+
+def _too_many_bytes(nbytes: int, contract: Contract) -> WireError:
+    return too_large(f"inputs take {nbytes} bytes, {contract.tensor_bytes_max} are the limit")

@@ -1,0 +1,71 @@
+"""What goes wrong at the door, as the protocol says it: a status and a JSON body. No I/O.
+
+Everything that is the caller's fault, or that the caller must be told at once, is a `WireError`. It is raised
+where it is found and translated once, by whoever writes the reply.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+NS_PER_US = 1000
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+
+class ErrorBody(msgspec.Struct, omit_defaults=True):
+    """The body of every reply that is not an answer; `error` is the protocol's, the rest is for programs."""
+
+    error: str
+    reason: str | None = None
+    predicted_ms: float | None = None
+    """When the answer would have come, counted from the request's arrival."""
+    retry_after_ms: int | None = None
+
+
+class WireError(Exception):
+    """A reply that is not an answer. The text says what was wrong and what to do."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        *,
+        reason: str | None = None,
+        predicted_ms: float | None = None,
+        retry_after_ns: int = 0,
+        allow: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.predicted_ms = predicted_ms
+        self.retry_after_ns = retry_after_ns
+        self.allow = allow
+
+    def body(self) -> bytes:
+        """The JSON that tells it."""
+        retry_after_ms = -(-self.retry_after_ns // NS_PER_MS) or None
+        return msgspec.json.encode(ErrorBody(self.message, self.reason, self.predicted_ms, retry_after_ms))
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that belong to it: when to come again, or what is allowed instead."""
+        if self.allow:
+            return [(b"allow", self.allow.encode())]
+        if not self.retry_after_ns:
+            return []
+        seconds, milliseconds = -(-self.retry_after_ns // NS_PER_S), -(-self.retry_after_ns // NS_PER_MS)
+        return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
+
+
+def bad(message: str) -> WireError:
+    """A request that cannot be understood, or does not fit its model."""
+    return WireError(HTTPStatus.BAD_REQUEST, message)
+
+
+def too_large(message: str) -> WireError:
+    """A request beyond one of the door's limits."""
+    return WireError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)

@@ -1,0 +1,381 @@
+"""The HTTP door: the Open Inference Protocol, served by uvicorn inside the engine's own asyncio loop.
+
+Inference requests come from `connection` read in full, become an `Arrived` for the engine, and wait here by
+their id until the engine's `Reply`. All other routes are the ASGI app of `management`. The door decides nothing
+about requests; what it refuses by itself is beyond one of its limits, or malformed.
+
+A request arrives when it has been read in full: a slow client spends its own time, and says with `timeout` how
+much of it is left. `deadline = arrival + timeout`, or the model's SLO where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import re
+import socket
+import urllib.parse
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from http import HTTPStatus
+
+import httptools
+import uvicorn
+from starlette.routing import BaseRoute
+
+from slotwise.edges.oip import body
+from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameters
+from slotwise.edges.oip.codec import Contract, refs
+from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
+from slotwise.edges.oip.errors import WireError, bad
+from slotwise.edges.oip.exchange import Exchange, Room
+from slotwise.edges.oip.limits import LIMITS, Limits
+from slotwise.edges.oip.management import Identity, Management, spec_of
+from slotwise.edges.oip.statistics import Statistics
+from slotwise.engine.ports import Arena, Clock, Models, Outputs, Post
+from slotwise.facts.actions import Reply
+from slotwise.facts.events import Arrived, Cancelled
+from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
+from slotwise.facts.value import value
+
+_INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_BINARY_TYPE = (b"content-type", b"application/octet-stream")
+_GZIPPED = (b"content-encoding", b"gzip")
+_LENGTH_DIGITS_MAX = 15
+
+
+@value
+class Tls:
+    """Where the certificate and its key lie, as PEM files."""
+
+    certificate: str
+    key: str
+
+
+@value
+class DoorStatistics:
+    """What the door itself sees: replies to inference requests by status, and how much is under way."""
+
+    replies: Mapping[int, int]
+    requests_in_flight: int
+    connections: int
+
+
+class _Route:
+    """One URL of the hot route, and its model's contract while the spec stays the same."""
+
+    __slots__ = ("contract", "name", "version")
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
+        self.contract: Contract | None = None
+
+
+class HttpDoor:
+    """Serves clients over HTTP; an `engine.ports.Front`."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        arena: Arena,
+        outputs: Outputs,
+        post: Post,
+        clock: Clock,
+        statistics: Statistics,
+        identity: Identity,
+        limits: Limits = LIMITS,
+        request_ids: Iterator[int] | None = None,
+        late_answers: bool = False,
+        tls: Tls | None = None,
+        more_routes: Sequence[BaseRoute] = (),
+    ) -> None:
+        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200."""
+        self.limits = limits
+        self._models = models
+        self._arena = arena
+        self._outputs = outputs
+        self._post = post
+        self._clock = clock
+        self._late_answers = late_answers
+        self._tls = tls
+        self._ids = itertools.count(1) if request_ids is None else request_ids
+        self._routes: dict[bytes, _Route] = {}
+        self._waiting: dict[int, Exchange] = {}
+        self._room = Room(limits.collected_bytes_max)
+        self._replies: Counter[int] = Counter()
+        self._is_draining = False
+        self._drained = asyncio.Event()
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._app = Management(
+            models=models,
+            statistics=statistics,
+            identity=identity,
+            limits=limits,
+            is_ready=lambda: not self._is_draining,
+        ).app(more_routes)
+
+    # Start and stop
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port; 0 takes a free one. Raises OSError when the address cannot be had."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=self.limits.connections_max)
+        config = uvicorn.Config(
+            self._app,
+            http=functools.partial(Connection, self),  # type: ignore[arg-type]  # called like a class
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=self._tls.certificate if self._tls else None,
+            ssl_keyfile=self._tls.key if self._tls else None,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        await self._server.listening.wait()
+        port_bound: int = listener.getsockname()[1]
+        return port_bound
+
+    async def stop(self, patience_s: float) -> None:
+        """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so."""
+        self._is_draining = True
+        if self._waiting:
+            with contextlib.suppress(TimeoutError):  # what it means is told to each client below
+                await asyncio.wait_for(self._drained.wait(), patience_s)
+        for request_id, exchange in list(self._waiting.items()):
+            self._abandon(request_id, exchange)
+        if self._server is None or self._serving is None:
+            return
+        self._server.should_exit = True
+        await self._serving
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
+
+    def statistics(self) -> DoorStatistics:
+        """A snapshot."""
+        connections = len(self._server.server_state.connections) if self._server else 0
+        return DoorStatistics(
+            replies=dict(self._replies), requests_in_flight=len(self._waiting), connections=connections
+        )
+
+    # The connections' side
+
+    def open(self, connection: Connection, method: bytes, url: bytes, headers: list[Header]) -> Exchange | None:
+        """Begin an exchange, failed already if need be; None when the URL is none of an inference."""
+        route = self._routes.get(url) or self._find_route(url)
+        if route is None:
+            return None
+        exchange = Exchange(connection, self._arena, self.limits, self._room)
+        try:
+            _read_headers(exchange, headers, self.limits)
+            if method != b"POST":
+                raise WireError(HTTPStatus.METHOD_NOT_ALLOWED, "an inference is asked for with POST", allow="POST")
+            self._check_room()
+            exchange.contract = self._contract(route)
+        except WireError as error:
+            # One who waits for leave to send may go on with another request or with the body: better to start afresh.
+            exchange.keep_alive &= not exchange.expects_continue
+            exchange.fail(error)
+        return exchange
+
+    def submit(self, exchange: Exchange) -> None:
+        """Take a request that has been read in full to the engine."""
+        try:
+            self._check_room()
+            infer = exchange.finish()
+        except WireError as error:
+            exchange.fail(error)
+            assert exchange.connection is not None, "a request is submitted by its connection"
+            exchange.connection.send_error(exchange, error)
+            return
+        contract, region = exchange.contract, exchange.region
+        assert contract is not None, "finished"
+        assert region is not None, "finished"
+        spec = contract.spec
+        now_ns = self._clock.now_ns()
+        request = Request(
+            id=next(self._ids),
+            model=spec.id,
+            arrival_ns=now_ns,
+            deadline_ns=min(now_ns + (infer.timeout_ns or spec.slo_ns), FOREVER_NS),
+            rows=infer.rows,
+            priority=infer.priority or spec.priority,
+            form=infer.form,
+            inputs=refs(infer, self._arena, region),
+            region=region,
+            outputs=infer.names,
+        )
+        exchange.request = request
+        self._waiting[request.id] = exchange
+        self._post(Arrived(request=request))
+
+    def forget(self, exchange: Exchange) -> None:
+        """The client has gone away. A request under way is cancelled; its region is held until the engine agrees."""
+        exchange.connection = None
+        if exchange.request is None:
+            exchange.discard()
+        elif exchange.request.id in self._waiting:
+            self._post(Cancelled(request_id=exchange.request.id))
+
+    def refuse(self, connection: Connection, error: WireError) -> Exchange:
+        """An exchange that has failed, to say an error in its turn."""
+        exchange = Exchange(connection, self._arena, self.limits, self._room)
+        exchange.keep_alive = False
+        exchange.fail(error)
+        return exchange
+
+    def sent(self, status: HTTPStatus) -> None:
+        """A reply has gone out."""
+        self._replies[status] += 1
+
+    # The engine's side
+
+    def reply(self, reply: Reply) -> None:
+        """Answer one request; nothing when its client has gone away."""
+        exchange = self._waiting.pop(reply.request_id, None)
+        if exchange is None:
+            return
+        connection = exchange.connection
+        if connection is None:
+            exchange.discard()
+        else:
+            try:
+                self._answer(connection, exchange, reply)
+            except WireError as error:
+                connection.send_error(exchange, error)
+        if self._is_draining and not self._waiting:
+            self._drained.set()
+
+    def _answer(self, connection: Connection, exchange: Exchange, reply: Reply) -> None:
+        wish, contract, request = exchange.wish, exchange.contract, exchange.request
+        assert wish is not None, "a request that waits has been understood"
+        assert contract is not None, "a request that waits has been understood"
+        assert request is not None, "a request that waits has been made"
+        outcome = reply.outcome
+        is_late = outcome is Outcome.LATE and self._late_answers
+        if outcome is not Outcome.IN_TIME and not is_late:
+            raise error_of(reply, request, self._clock.now_ns(), self.limits.retry_after_ns)
+        parameters = None
+        if is_late or wish.has_timing:
+            parameters = timing_parameters(outcome, reply.timing if wish.has_timing else None)
+        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, parameters)
+        exchange.discard()  # after encoding: an output may lie in the request's own region
+        headers, content = [JSON_TYPE], payload.body
+        if payload.head_length is not None:
+            headers = [_BINARY_TYPE, (b"inference-header-content-length", b"%d" % payload.head_length)]
+        if exchange.takes_gzip and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
+            content = body.gzip(content, self.limits.gzip_level)
+            headers.append(_GZIPPED)
+        connection.send(exchange, HTTPStatus.OK, headers, content)
+
+    def _abandon(self, request_id: int, exchange: Exchange) -> None:
+        connection, exchange.connection = exchange.connection, None
+        if connection is not None:
+            error = WireError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the server is shutting down and did not wait for the answer",
+                reason=Reason.SHUTTING_DOWN.value,
+                retry_after_ns=self.limits.retry_after_ns,
+            )
+            connection.send(exchange, error.status, [JSON_TYPE, *error.headers()], error.body())
+            self._post(Cancelled(request_id=request_id))
+
+    # Routes
+
+    def _find_route(self, url: bytes) -> _Route | None:
+        """A URL seen for the first time. Only those of known models are remembered, and a bounded number of them."""
+        try:
+            path = httptools.parse_url(url).path
+        except httptools.HttpParserInvalidURLError:
+            return None
+        match = _INFER.fullmatch(path or b"")
+        if match is None:
+            return None
+        name, version = (
+            urllib.parse.unquote_to_bytes(part or b"").decode("utf-8", "replace") for part in match.groups()
+        )
+        route = _Route(name, version)
+        if self._models.find(name, version) is not None:
+            if len(self._routes) >= self.limits.routes_max:
+                self._routes.clear()
+            self._routes[url] = route
+        return route
+
+    def _contract(self, route: _Route) -> Contract:
+        status = self._models.find(route.name, route.version)
+        contract = route.contract
+        if status is not None and contract is not None and contract.spec is status.spec:
+            return contract
+        spec = spec_of(status, route.name, route.version, self.limits.retry_after_ns)
+        route.contract = contract = Contract(spec, self.limits.bounds())
+        return contract
+
+    def _check_room(self) -> None:
+        retry_after_ns = self.limits.retry_after_ns
+        if self._is_draining:
+            raise WireError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the server is shutting down",
+                reason=Reason.SHUTTING_DOWN.value,
+                retry_after_ns=retry_after_ns,
+            )
+        if len(self._waiting) >= self.limits.requests_max:
+            raise WireError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{len(self._waiting)} requests are under way, the limit",
+                reason=Reason.QUEUE_FULL.value,
+                retry_after_ns=retry_after_ns,
+            )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server as a guest in somebody's loop: it takes no signals, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals to the program."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> None:
+    """The few headers that matter, told apart by their length first. Raises WireError for a bad one."""
+    for name, text in headers:
+        size = len(name)
+        if size == 14 and name.lower() == b"content-length":
+            exchange.announce(int(text))  # digits only, or the parser had refused it
+        elif size == 31 and name.lower() == b"inference-header-content-length":
+            exchange.head_length = _head_length(text)
+        elif size == 15 and name.lower() == b"accept-encoding":
+            exchange.takes_gzip = body.takes_gzip(text)
+        elif size == 16 and name.lower() == b"content-encoding":
+            exchange.inflater = body.inflater(text, limits.body_bytes_max)
+        elif size == 6 and name.lower() == b"expect":
+            exchange.expects_continue = text.lower() == b"100-continue"
+        elif size == 7 and name.lower() == b"upgrade":
+            exchange.keep_alive = False  # the parser takes all that follows for the other protocol
+            raise bad("an inference is not answered in another protocol; ask without the header Upgrade")
+
+
+def _head_length(text: bytes) -> int:
+    if not text.isdigit() or len(text) > _LENGTH_DIGITS_MAX:
+        raise bad(f"Inference-Header-Content-Length {text.decode('latin-1')!r} is not a number of bytes")
+    return int(text)

@@ -1,0 +1,52 @@
+"""Every limit of the HTTP door, by name. Reaching one is a status on the wire, never a crash."""
+
+from __future__ import annotations
+
+from slotwise.edges.oip.codec import Bounds
+from slotwise.edges.oip.errors import NS_PER_S
+from slotwise.facts.value import value
+
+MIB = 1 << 20
+
+
+@value
+class Limits:
+    """Bounds of one door. Beyond them: 413 for sizes, 431 for heads, 408 for slow senders, 503 for all that passes."""
+
+    connections_max: int = 1024
+    requests_max: int = 10_000
+    """Requests handed to the engine and not yet answered."""
+    body_bytes_max: int = 64 * MIB
+    """Of one request, inflated."""
+    collected_bytes_max: int = 512 * MIB
+    """Of all bodies together that are being put together in this process's memory; those streamed do not count."""
+    head_bytes_max: int = 64 << 10
+    """Of a request's line and headers, checked once per read of the socket."""
+    rows_max: int = 1024
+    management_bytes_max: int = MIB
+    """Of a body sent to any route but inference."""
+    stream_bytes_min: int = 64 << 10
+    """Binary bodies of at least this length go to shared memory as they arrive, piece by piece."""
+    routes_max: int = 4096
+    """URLs whose model is remembered."""
+    gzip_bytes_min: int = 1024
+    gzip_bytes_max: int = MIB
+    """Answers below and above go uncompressed even where gzip is asked for: the loop would wait for it."""
+    gzip_level: int = 1
+    keep_alive_s: float = 30.0
+    """How long a connection may idle."""
+    read_s: float = 60.0
+    """How long a request may take to arrive, from its first byte."""
+    write_s: float = 60.0
+    """How long a client may leave an answer unread."""
+    linger_s: float = 2.0
+    """How long what a refused client still sends is read and thrown away, so that it gets to see the reply."""
+    retry_after_ns: int = NS_PER_S
+    """When to come again, where the engine does not say."""
+
+    def bounds(self) -> Bounds:
+        """What holds for a single request."""
+        return Bounds(rows_max=self.rows_max, tensor_bytes_max=self.body_bytes_max)
+
+
+LIMITS = Limits()

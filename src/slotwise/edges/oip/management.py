@@ -1,0 +1,205 @@
+"""Every route of the protocol but inference: health, metadata, configuration, statistics, repository. An ASGI app.
+
+Bodies satisfy both families of clients: those that look at the status only, and those that read JSON from
+health replies. Errors are JSON everywhere, 404 and 405 too. A version in the path is a string, compared as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from slotwise.edges.oip import documents
+from slotwise.edges.oip.errors import WireError, bad, too_large
+from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.statistics import Statistics
+from slotwise.engine.ports import ModelError, Models, ModelState, ModelStatus
+from slotwise.facts.types import ModelSpec
+from slotwise.facts.value import value
+
+_T = TypeVar("_T")
+_ROUTING = {404: "there is no route {path}", 405: "{method} does not go with {path}"}
+_ALONE = {"live": True}
+_READY = {"live": True, "ready": True}
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+class _ControlRequest(msgspec.Struct):
+    parameters: dict[str, msgspec.Raw] = {}
+
+
+@value
+class Identity:
+    """What the server says of itself. `epoch_ns` is the Unix time at which the engine's clock stood at zero."""
+
+    name: str
+    version: str
+    epoch_ns: int = 0
+
+
+class Management:
+    """Answers the management routes."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        statistics: Statistics,
+        identity: Identity,
+        limits: Limits,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._models = models
+        self._statistics = statistics
+        self._identity = identity
+        self._limits = limits
+        self._is_ready = is_ready
+
+    def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
+        """The ASGI app, with more routes beside the protocol's own."""
+        app = Starlette(
+            routes=[*self._server_routes(), *self._model_routes(), *more],
+            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    def _server_routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v2", self._server),
+            Route("/v2/", self._server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            Route("/v2/models/stats", self._all_stats),
+            Route("/v2/repository/index", self._index, methods=["POST"]),
+            Route("/v2/repository/models/{name}/load", self._load, methods=["POST"]),
+            Route("/v2/repository/models/{name}/unload", self._unload, methods=["POST"]),
+        ]
+
+    def _model_routes(self) -> list[BaseRoute]:
+        endpoints = {"": self._metadata, "/ready": self._model_ready, "/config": self._config, "/stats": self._stats}
+        return [
+            Route(f"/v2/models/{{name}}{version}{ending}", endpoint)
+            for version in ("/versions/{version}", "")
+            for ending, endpoint in endpoints.items()
+        ]
+
+    async def _server(self, request: Request) -> Response:
+        return _json(documents.ServerMetadata(self._identity.name, self._identity.version))
+
+    async def _live(self, request: Request) -> Response:
+        return _json(_ALONE)
+
+    async def _ready(self, request: Request) -> Response:
+        if self._is_ready():
+            return _json(_READY)
+        return _json({"live": True, "ready": False}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _metadata(self, request: Request) -> Response:
+        spec = self._spec(request)
+        ready = [status.version for status in self._models.index() if status.name == spec.name and status.spec]
+        return _json(documents.model_metadata(spec, ready))
+
+    async def _model_ready(self, request: Request) -> Response:
+        return _json({"name": self._spec(request).name, "ready": True})
+
+    async def _config(self, request: Request) -> Response:
+        return _json(documents.model_config(self._spec(request)))
+
+    async def _stats(self, request: Request) -> Response:
+        return _json(self._statistics_of([self._spec(request)]))
+
+    async def _all_stats(self, request: Request) -> Response:
+        return _json(self._statistics_of([status.spec for status in self._models.index() if status.spec]))
+
+    async def _index(self, request: Request) -> Response:
+        asked = await self._read(request, _IndexRequest)
+        lines = [
+            documents.index_line(status)
+            for status in self._models.index()
+            if status.state is ModelState.READY or not asked.ready
+        ]
+        return _json(lines)
+
+    async def _load(self, request: Request) -> Response:
+        asked = await self._read(request, _ControlRequest)
+        if asked.parameters:
+            names = ", ".join(asked.parameters)
+            raise bad(f"a model is loaded as it lies in the repository; {names} cannot be given with the request")
+        await self._models.load(request.path_params["name"])
+        return Response()
+
+    async def _unload(self, request: Request) -> Response:
+        await self._read(request, _ControlRequest)  # unload_dependents: no model depends on another
+        await self._models.unload(request.path_params["name"])
+        return Response()
+
+    def _spec(self, request: Request) -> ModelSpec:
+        name, version = request.path_params["name"], request.path_params.get("version", "")
+        return spec_of(self._models.find(name, version), name, version, self._limits.retry_after_ns)
+
+    def _statistics_of(self, specs: list[ModelSpec]) -> documents.StatisticsDocument:
+        epoch_ns = self._identity.epoch_ns
+        return documents.StatisticsDocument(
+            [documents.model_statistics(spec, self._statistics.snapshot(spec.id), epoch_ns) for spec in specs]
+        )
+
+    async def _read(self, request: Request, kind: type[_T]) -> _T:
+        """The body, which may be absent."""
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._limits.management_bytes_max:
+                raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        try:
+            return msgspec.json.decode(body or b"{}", type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise bad(f"the body is not what this route takes: {error}") from error
+
+
+def spec_of(status: ModelStatus | None, name: str, version: str, retry_after_ns: int) -> ModelSpec:
+    """The spec of a version that can be asked. Raises WireError: 404 when there is none, 503 when it is not ready."""
+    if status is None:
+        which = f"version {version!r} of model {name!r}" if version else f"model {name!r}"
+        raise WireError(HTTPStatus.NOT_FOUND, f"unknown model: there is no {which}", reason="unknown_model")
+    if status.spec is None:
+        what = f"model {status.name!r} version {status.version!r} is {status.state.value}"
+        raise WireError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"{what}: {status.reason}" if status.reason else what,
+            reason="not_ready",
+            retry_after_ns=retry_after_ns if status.state is ModelState.LOADING else 0,
+        )
+    return status.spec
+
+
+def _json(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(msgspec.json.encode(document), status_code=status, media_type="application/json")
+
+
+async def _say(request: Request, error: Exception) -> Response:
+    wire = _as_wire(request, error)
+    headers = {name.decode(): text.decode() for name, text in wire.headers()}
+    return Response(wire.body(), status_code=wire.status, media_type="application/json", headers=headers)
+
+
+def _as_wire(request: Request, error: Exception) -> WireError:
+    if isinstance(error, WireError):
+        return error
+    if isinstance(error, ModelError):
+        return bad(str(error))
+    if isinstance(error, HTTPException):
+        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.url.path)
+        return WireError(HTTPStatus(error.status_code), text, allow=(error.headers or {}).get("Allow", ""))
+    return WireError(HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the server: {type(error).__name__}")

@@ -1,0 +1,98 @@
+"""Runtimes: what turns a file into a model that runs. One file each, chosen by the file's ending.
+
+To add one: a file with the functions of `Runtime`, a line in `RUNTIMES`, a test file. A runtime's
+library is imported when its first model is loaded (or by `preload`), never by this module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from slotwise.edges.runtimes.tensors import Array
+from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import Profile
+from slotwise.facts.types import TensorSpec
+from slotwise.facts.value import value
+
+RUNTIMES: dict[str, str] = {
+    ".onnx": "slotwise.edges.runtimes.onnx",
+    ".emulated.json": "slotwise.edges.runtimes.emulated",
+}
+"""File ending to module."""
+
+
+class Stopped(Exception):
+    """A run was ended by `stop`."""
+
+
+class RunError(Exception):
+    """A run failed; the text is the runtime's own."""
+
+
+@value
+class Description:
+    """What a model's file says of it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batchable: bool | None = None
+    """Whether rows may be batched; None where only a trial can tell."""
+    profile: Profile | None = None
+    """What it costs; None where that must be measured."""
+
+
+class Model(Protocol):
+    """A loaded model. One run at a time; `stop` may come from another thread.
+
+    Its memory is given back with the last reference to it, so that a run is never robbed of its model.
+    """
+
+    def describe(self) -> Description:
+        """What the model takes and gives."""
+
+    def run(
+        self, feeds: Mapping[str, Array], rows: int, names: Sequence[str], into: Mapping[str, Array]
+    ) -> list[Array]:
+        """The outputs of these names, in this order, for inputs of so many rows. Raises Stopped or RunError.
+
+        An output that `into` has an array for is written there, and that array is returned.
+        """
+
+    def arm(self) -> None:
+        """Forget every stop so far. A stop after this ends the next run, even if it comes before that run's start."""
+
+    def stop(self) -> None:
+        """End the present run, or the next one if none has started since `arm`."""
+
+
+class Runtime(Protocol):
+    """A module of this folder."""
+
+    def warm_up(self) -> None:
+        """Do once what the first model would otherwise wait for. Leaves no thread behind."""
+
+    def load(self, path: str, threads: int) -> Model:
+        """Read a model and make it ready to run on so many threads. Raises ModelError."""
+
+
+def load(path: str, threads: int) -> Model:
+    """Load a model with the runtime that its file's ending names. Raises ModelError, whose text is for its owner."""
+    ending = next((ending for ending in RUNTIMES if path.endswith(ending)), None)
+    if ending is None:
+        raise ModelError(f"no runtime reads {path!r}: its name must end in one of {', '.join(RUNTIMES)}")
+    if not Path(path).is_file():
+        raise ModelError(f"there is no file {path!r}")
+    return _runtime(ending).load(path, threads)
+
+
+def preload() -> None:
+    """Import and warm up every runtime's library now, so that processes forked from this one share it."""
+    for ending in RUNTIMES:
+        _runtime(ending).warm_up()
+
+
+def _runtime(ending: str) -> Runtime:
+    return cast(Runtime, importlib.import_module(RUNTIMES[ending]))

@@ -1,0 +1,247 @@
+"""Loading a model once to see what it is: its tensors, whether rows may be batched, and what it costs.
+
+To be called in a process of its own, on the cores of a slice: it may crash, and it measures its own
+memory. One thread is timed by its processor time, which neighbours on the machine disturb little; more
+than one by the wall, for a thread's own time says nothing of its helpers.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator, default_rng
+
+from slotwise.edges.runtimes import Description, Model, RunError, Stopped, load
+from slotwise.edges.runtimes.tensors import NUMPY_TYPES, Array
+from slotwise.engine.ports import Inspection, ModelError
+from slotwise.facts.profile import Profile
+from slotwise.facts.types import TensorSpec
+from slotwise.facts.value import value
+
+VARYING_SIZE = 1
+"""What a dimension that varies measures in an example, the batch apart, unless example shapes say more."""
+REPEATS_MIN = 3
+REPEATS_MAX = 15
+MEMORY_MARGIN = 1.1
+MEMORY_MARGIN_BYTES = 1 << 20
+"""A model is booked with a tenth and so much more than it was seen to take."""
+STOPPABLE_NS_MIN = 2_000_000
+"""Runs shorter than this are over before a stop could save anything."""
+RELATIVE_TOLERANCE = 1e-3
+ABSOLUTE_TOLERANCE = 1e-4
+"""How far a row's result may lie from its result in a batch: kernels for other sizes add up in another order."""
+_SEED = 7
+
+
+@value
+class Cost:
+    """Medians of several runs of one size."""
+
+    run_ns: int
+    wall_ns: int
+
+
+@value
+class Example:
+    """How inputs are made up: random numbers or zeros, and shapes for what varies."""
+
+    inputs: tuple[TensorSpec, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    is_random: bool = True
+
+    def feeds(self, rows: int, seed: int = _SEED) -> dict[str, Array]:
+        """Inputs of so many rows; the same seed gives the same."""
+        source = default_rng(seed)
+        return {spec.name: self._array(spec, rows, source) for spec in self.inputs}
+
+    def _array(self, spec: TensorSpec, rows: int, source: Generator) -> Array:
+        shape = self._shape(spec, rows)
+        if spec.datatype == "BYTES":
+            return np.full(shape, "a", np.object_)
+        dtype = NUMPY_TYPES[spec.datatype]
+        if not self.is_random:
+            return np.zeros(shape, dtype)
+        if dtype.kind == "f":
+            return source.standard_normal(shape).astype(dtype)
+        return source.integers(0, 2, shape).astype(dtype)
+
+    def _shape(self, spec: TensorSpec, rows: int) -> tuple[int, ...]:
+        given = self.shapes.get(spec.name, ())
+        sizes = [size if size >= 0 else VARYING_SIZE for size in spec.shape]
+        if given:
+            if len(given) != len(sizes) or any(a != b for a, b in zip(given, spec.shape, strict=True) if b >= 0):
+                raise ModelError(
+                    f"input {spec.name!r} has shape {list(spec.shape)}, which {list(given)} is no example of"
+                )
+            sizes = list(given)
+        if spec.shape and spec.shape[0] < 0:
+            sizes[0] = rows
+        return tuple(sizes)
+
+
+def inspect(
+    path: str, batch_max: int, threads: int, budget_ns: int, shapes: Mapping[str, tuple[int, ...]]
+) -> Inspection:
+    """Load, try and measure a model within about `budget_ns` of runs. Raises ModelError."""
+    memory_before = _memory_bytes()
+    wall_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+    model = load(path, threads)
+    wall_ns, cpu_ns = time.monotonic_ns() - wall_ns, time.thread_time_ns() - cpu_ns
+    described = model.describe()
+    if described.profile is not None:
+        return Inspection(
+            inputs=described.inputs,
+            outputs=described.outputs,
+            batchable=bool(described.batchable),
+            profile=described.profile,
+        )
+    example = _working_example(path, model, shapes)
+    batchable = _is_batchable(model, described, example)
+    costs = _measure(model, described, example, batch_max if batchable else 1, threads, budget_ns)
+    longest_rows = max(costs)
+    stop_ns = _stop_ns(model, described, example, longest_rows, costs[longest_rows].wall_ns)
+    grown_bytes = max(0, _memory_bytes() - memory_before)
+    profile = Profile(
+        rows=tuple(costs),
+        run_ns=tuple(cost.run_ns for cost in costs.values()),
+        load_ns=cpu_ns if threads == 1 else wall_ns,
+        memory_bytes=int(grown_bytes * MEMORY_MARGIN) + MEMORY_MARGIN_BYTES,
+        wall_ns=tuple(cost.wall_ns for cost in costs.values()),
+        stop_ns=stop_ns,
+    )
+    return Inspection(inputs=described.inputs, outputs=described.outputs, batchable=batchable, profile=profile)
+
+
+def _working_example(path: str, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Example:
+    """Inputs that the model runs on; this also warms it up."""
+    described = model.describe()
+    unknown = shapes.keys() - {spec.name for spec in described.inputs}
+    if unknown:
+        raise ModelError(f"{path!r} has no input {', '.join(sorted(unknown))}")
+    example = Example(inputs=described.inputs, shapes=shapes)
+    zeros = Example(inputs=described.inputs, shapes=shapes, is_random=False)
+    if _failure(model, described, example) is None:
+        return example
+    message = _failure(model, described, zeros)
+    if message is None:
+        return zeros
+    shown = {name: list(array.shape) for name, array in example.feeds(1).items()}
+    raise ModelError(
+        f"{path!r} does not run on example inputs of shapes {shown}: {message}; give example shapes that fit"
+    )
+
+
+def _failure(model: Model, described: Description, example: Example) -> str | None:
+    """The runtime's complaint about an example of one row; None when it runs."""
+    try:
+        _run(model, described, example.feeds(1))
+    except RunError as error:
+        return str(error)
+    return None
+
+
+def _is_batchable(model: Model, described: Description, example: Example) -> bool:
+    """Whether every first dimension varies, and two rows at once come out as they do one by one."""
+    specs = described.inputs + described.outputs
+    if not described.inputs or not all(spec.shape and spec.shape[0] < 0 for spec in specs):
+        return False
+    first, second = example.feeds(1, _SEED), example.feeds(1, _SEED + 1)
+    both = {name: np.concatenate([first[name], second[name]]) for name in first}
+    try:
+        pairs = zip(_run(model, described, first), _run(model, described, second), strict=True)
+        together = _run(model, described, both)
+    except RunError:
+        return False
+    return all(_is_same(a, b, whole) for (a, b), whole in zip(pairs, together, strict=True))
+
+
+def _is_same(first: Array, second: Array, whole: Array) -> bool:
+    if first.ndim == 0 or first.shape[0] != 1 or first.shape != second.shape:
+        return False
+    if whole.shape != (2, *first.shape[1:]):
+        return False
+    expected = np.concatenate([first, second])
+    if expected.dtype.kind != "f":
+        return bool(np.array_equal(expected, whole))
+    scale = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
+    return bool(
+        np.allclose(whole, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE * max(1.0, scale), equal_nan=True)
+    )
+
+
+def _measure(
+    model: Model, described: Description, example: Example, batch_max: int, threads: int, budget_ns: int
+) -> dict[int, Cost]:
+    """Costs by batch size: 1, 2, 4 and so on, until the next size would go over the budget."""
+    end_ns = time.monotonic_ns() + budget_ns
+    costs: dict[int, Cost] = {}
+    rows = 1
+    while rows <= batch_max:
+        sizes_left = (batch_max // rows).bit_length()
+        share_ns = max(0, end_ns - time.monotonic_ns()) // sizes_left
+        if costs and 2 * costs[rows // 2].wall_ns * (REPEATS_MIN + 1) > max(0, end_ns - time.monotonic_ns()):
+            break
+        costs[rows] = _cost(model, described, example.feeds(rows), threads, share_ns)
+        rows *= 2
+    return costs
+
+
+def _cost(model: Model, described: Description, feeds: Mapping[str, Array], threads: int, budget_ns: int) -> Cost:
+    end_ns = time.monotonic_ns() + budget_ns
+    _run(model, described, feeds)
+    cpu_ns: list[int] = []
+    wall_ns: list[int] = []
+    while len(wall_ns) < REPEATS_MIN or (len(wall_ns) < REPEATS_MAX and time.monotonic_ns() < end_ns):
+        wall, cpu = time.monotonic_ns(), time.thread_time_ns()
+        _run(model, described, feeds)
+        cpu_ns.append(max(1, time.thread_time_ns() - cpu))
+        wall_ns.append(max(1, time.monotonic_ns() - wall))
+    wall = int(statistics.median(wall_ns))
+    return Cost(run_ns=int(statistics.median(cpu_ns)) if threads == 1 else wall, wall_ns=wall)
+
+
+def _stop_ns(model: Model, described: Description, example: Example, rows: int, wall_ns: int) -> int:
+    """How long a run of so many rows goes on after having been stopped half way; the longest of a few tries."""
+    if wall_ns < STOPPABLE_NS_MIN:
+        return wall_ns
+    return max(_stop_once(model, described, example.feeds(rows), wall_ns / 2e9) for _ in range(REPEATS_MIN))
+
+
+def _stop_once(model: Model, described: Description, feeds: Mapping[str, Array], after_s: float) -> int:
+    stopped_ns = 0
+
+    def stop() -> None:
+        nonlocal stopped_ns
+        stopped_ns = time.monotonic_ns()
+        model.stop()
+
+    model.arm()
+    timer = threading.Timer(after_s, stop)
+    timer.start()
+    try:
+        _run(model, described, feeds)
+    except Stopped:
+        return max(1, time.monotonic_ns() - stopped_ns)
+    finally:
+        timer.cancel()
+        timer.join()
+        model.arm()
+    return max(1, time.monotonic_ns() - stopped_ns) if stopped_ns else 1
+
+
+def _run(model: Model, described: Description, feeds: Mapping[str, Array]) -> Sequence[Array]:
+    rows = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
+    return model.run(feeds, rows, [spec.name for spec in described.outputs], {})
+
+
+def _memory_bytes() -> int:
+    """What this process takes of the machine's memory, shared pages in proportion."""
+    for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ModelError("the kernel does not say how much memory a process takes (/proc/self/smaps_rollup)")

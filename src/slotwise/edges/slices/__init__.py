@@ -1,0 +1,1 @@
+"""Slices of a device, and how a process is bound to one."""

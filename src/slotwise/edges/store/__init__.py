@@ -1,0 +1,1 @@
+"""Shared memory for tensors: where things lie (`layout`, pure) and the memory itself (`files`)."""

@@ -1,0 +1,82 @@
+"""Controllers by name: a scheduler from the table, its settings with what the user has changed, and its estimates.
+
+Changes are plain values by the names of settings' fields; settings within settings are mappings. Nothing is
+guessed: an unknown name, a value of another type, or one that the settings themselves reject is an error
+that says what would be right.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from slotwise.policy.controller import Controller, Limits
+from slotwise.policy.estimates import Estimates
+from slotwise.policy.schedulers import SCHEDULERS, Preset
+from slotwise.policy.view import View
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+
+NOTHING: Mapping[str, object] = types.MappingProxyType({})
+
+
+class PresetError(ValueError):
+    """A policy or setting that there is not; the text says what there is."""
+
+
+def find_preset(name: str) -> Preset[Any]:
+    """The preset of that name. Raises PresetError."""
+    if name not in SCHEDULERS:
+        raise PresetError(f"there is no policy {name!r}; there are {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name]
+
+
+def build_controller(
+    name: str,
+    *,
+    settings: Mapping[str, object] = NOTHING,
+    estimates: Mapping[str, object] = NOTHING,
+    limits: Limits | None = None,
+) -> Controller:
+    """A controller under the policy of that name. What is given changes the preset's. Raises PresetError."""
+    preset = find_preset(name)
+    view = View(Estimates(overridden(preset.estimates, estimates, name)))
+    scheduler = preset.build(view, overridden(preset.settings, settings, name))
+    return Controller(view, scheduler, limits)
+
+
+def overridden(settings: S, changes: Mapping[str, object], policy: str) -> S:
+    """Settings with some fields changed. Raises PresetError, which names the field and the policy."""
+    known = [field.name for field in fields(settings)]
+    hints = get_type_hints(type(settings))
+    changed: dict[str, object] = {}
+    for name, given in changes.items():
+        if name not in known:
+            raise PresetError(f"policy {policy} has no setting {name!r}; there are {', '.join(known)}")
+        old = getattr(settings, name)
+        if is_dataclass(old) and not isinstance(old, type) and isinstance(given, Mapping):
+            changed[name] = overridden(old, given, policy)
+        else:
+            changed[name] = _converted(name, given, hints[name], policy)
+    try:
+        return replace(settings, **changed)
+    except ValueError as error:
+        raise PresetError(f"policy {policy}: {error}") from error
+
+
+def _converted(name: str, given: object, hint: Any, policy: str) -> object:
+    """A plain value as its setting's type; whole numbers serve as fractions and lists as tuples."""
+    kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    if type(given) in kinds or (given is None and types.NoneType in kinds):
+        return given
+    if type(given) is int and float in kinds:
+        return float(given)
+    if get_origin(hint) is tuple and isinstance(given, list | tuple):
+        return tuple(_converted(name, item, get_args(hint)[0], policy) for item in given)
+    wanted = getattr(hint, "__name__", str(hint))
+    raise PresetError(f"setting {name!r} of policy {policy} is {given!r}; it must be of type {wanted}")

@@ -1,0 +1,141 @@
+"""Where Clockwork loads models, how often, and which of them go."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from slotwise.facts.actions import Action, Unload
+from slotwise.facts.events import Event
+from slotwise.facts.types import Outcome
+from slotwise.facts.units import MS, S
+from slotwise.sim.world import World
+from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from tests.sim.systems import Log, ask, copies, feed, system
+
+CLOCKWORKS = ("clockwork", "clockwork-published")
+ONE_EXECUTOR_PER_S = 1e9 / 2_610_000
+
+
+class Evictions:
+    """A recorder that keeps what was unloaded. That no batch of it is under way is checked in every world."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+
+    def record(self, now_ns: int, events: list[Event], actions: list[Action]) -> None:
+        """Keep the order."""
+        self.models += [action.model for action in actions if type(action) is Unload]
+
+
+def ask_in_turn(world: World, *models: str) -> None:
+    """One request after the other, each answered before the next."""
+    for model in models:
+        ask(world, model, slo_ns=1 * S)
+        world.run(world.clock.now_ns() + 100 * MS)
+
+
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_a_hot_model_spreads_over_as_many_executors_as_its_load_needs(policy: str) -> None:
+    models, log = copies(1, batch_max=1), Log()
+    world = system(policy, models, executors=4, recorders=[log])
+    feed(world, {"m0": 2.6 * ONE_EXECUTOR_PER_S}, 10.0, 100 * MS)
+    world.run(11 * S)
+    assert len({load.executor for _, load in log.loads}) >= 3
+    late = [at_ns for at_ns, reply in log.replies.values() if reply.outcome is not Outcome.IN_TIME and at_ns > 2 * S]
+    assert len(late) < 0.01 * len(log.replies)
+
+
+def test_no_copy_is_made_once_demand_is_met() -> None:
+    models, log = copies(1, batch_max=1), Log()
+    world = system("clockwork", models, executors=4, recorders=[log])
+    feed(world, {"m0": 0.5 * ONE_EXECUTOR_PER_S}, 10.0, 100 * MS)
+    world.run(11 * S)
+    assert len(log.loads) == 1
+
+
+def test_the_published_code_copies_a_model_everywhere_though_one_executor_could_serve_it() -> None:
+    models, log = copies(1, batch_max=1), Log()
+    world = system("clockwork-published", models, executors=4, recorders=[log])
+    feed(world, {"m0": 0.5 * ONE_EXECUTOR_PER_S}, 10.0, 100 * MS)
+    world.run(11 * S)
+    assert len(log.loads) == 4
+
+
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_the_idle_model_used_longest_ago_goes(policy: str) -> None:
+    models, evictions = copies(5), Evictions()
+    world = system(policy, models, resident=3, recorders=[evictions])
+    ask_in_turn(world, "m0", "m1", "m2", "m0", "m3", "m4")
+    assert evictions.models == ["m1", "m2"]
+
+
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_a_model_with_requests_stays_while_an_idle_one_can_go(policy: str) -> None:
+    models, evictions = copies(4, batch_max=1), Evictions()
+    world = system(policy, models, resident=3, recorders=[evictions])
+    ask_in_turn(world, "m0", "m1", "m2")
+    for _ in range(10):
+        ask(world, "m0", slo_ns=1 * S)
+    world.run(world.clock.now_ns() + 1 * MS)
+    ask(world, "m3", slo_ns=1 * S)
+    world.run(world.clock.now_ns() + 1 * S)
+    assert evictions.models == ["m1"], "m0 was used before it, and has requests"
+
+
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_a_model_under_way_is_never_evicted_however_short_memory_is(policy: str) -> None:
+    models, evictions = copies(12), Evictions()
+    world = system(policy, models, resident=2, executors=2, recorders=[evictions])
+    feed(world, {spec.id: 40.0 for spec in models}, 10.0, 100 * MS)
+    world.run(11 * S)
+    tally = world.front.tally()
+    assert len(evictions.models) > 100
+    assert tally.in_time > 0
+    assert sum(tally.outcomes.values()) == tally.offered
+
+
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_loads_keep_the_link_busy_when_memory_is_what_is_short(policy: str) -> None:
+    """Loads follow each other without a gap: a new one is sent before the last is back."""
+    models, log = copies(60), Log()
+    world = system(policy, models, resident=6, recorders=[log])
+    feed(world, {spec.id: 5.0 for spec in models}, 10.0, 100 * MS)
+    world.run(11 * S)
+    busy = sum(1 for at_ns, _ in log.loads if 2 * S <= at_ns < 9 * S) * 8.33e6 / 7e9
+    assert busy > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", CLOCKWORKS)
+def test_a_tenth_of_thousands_of_models_reaches_what_loads_and_memory_allow(policy: str) -> None:
+    """A tenth of the paper's sixth figure at its end: 120 loads/s serve the cold, memory the hot.
+
+    One model at 200/s has its share beside 360 at 1,000/s together, of which 19 fit into memory.
+    """
+    models, log = copies(361), Log()
+    world = system(policy, models, resident=20, recorders=[log])
+    rates = {spec.id: 1000 / 360 for spec in models} | {"m0": 200.0}
+    streams = tuple(Stream(model=model, rate_per_s=rate, slo_ns=100 * MS) for model, rate in rates.items())
+    world.feed(arrivals(Workload(streams=streams, phases=(Phase(duration_s=12.0),), seed=3)))
+    world.run(2 * S)
+    before = world.front.tally(*(spec.id for spec in models[1:])).in_time
+    world.run(12 * S)
+    goodput = (world.front.tally(*(spec.id for spec in models[1:])).in_time - before) / 10
+    minor = world.front.tally("m0")
+    oracle = 120 + 1000 * 19 / 360
+    assert 0.8 * oracle < goodput < 1.6 * oracle
+    assert minor.in_time > 0.9 * minor.offered
+    assert world.front.tally().latency_ns_max <= 100 * MS
+
+
+def test_loads_of_a_model_that_has_left_do_not_hold_up_the_next() -> None:
+    models = copies(2)
+    world = system("clockwork", models, resident=1)
+    counts: Counter[Outcome] = Counter()
+    for model in ("m0", "m1", "m0", "m1"):
+        request = world.ask(Arrival(at_ns=0, model=model, slo_ns=1 * S, rows=1, priority=5))
+        world.run(request.arrival_ns + 1 * S)
+        counts.update(world.front.tally().outcomes)
+    assert world.front.tally().outcomes == {Outcome.IN_TIME: 4}
