@@ -35,7 +35,9 @@ def main() -> None:
     model_kb = (float(more["front_mb"]) - float(few["front_mb"])) * 1024 / (many - 1)
     loaded_kb = (float(more["executors_mb"]) - float(few["executors_mb"])) * 1024 / (many - 1)
     print(f"front: {few['front_mb']} MB at the start (budget {BUDGET_FRONT_MB})")
-    print(f"front, per idle model: {model_kb:.1f} KB (budget {BUDGET_MODEL_KB}); executor, per loaded one: {loaded_kb:.0f} KB")
+    print(
+        f"front, per idle model: {model_kb:.1f} KB (budget {BUDGET_MODEL_KB}); executor, per loaded one: {loaded_kb:.0f} KB"
+    )
     report.add(front_kb_per_model=round(model_kb, 1), executor_kb_per_model=round(loaded_kb))
     report.keep()
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.report import Report, is_quick, median
+
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import ModelSpec
-from slotwise.facts.units import MS, S, US
+from slotwise.facts.units import MS, US, S
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.world import World

@@ -218,6 +218,7 @@ def demo(
         wanted = shows.Options(repository=zoo, out=out, seconds=seconds, server_options=options)
         shown = asyncio.run(shows.show(wanted, say))
     report = shown.report
+    say(f"the client took {shown.client_us:.0f} us of processor time for each request")
     print_table("What the client saw", shows.COLUMNS, shows.rows(shown.acts, report.phases))
     print(f"{report.memory_mb:.0f} MB for {report.models} models, all processes of the server together")
     print(f"the picture: {shown.figure}\nthe trace, for ui.perfetto.dev: {shown.trace}")

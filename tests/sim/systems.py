@@ -41,6 +41,7 @@ def system(
     executors: int = 1,
     resident: int | None = None,
     noise: Noise = QUIET,
+    restart_ns: int = 200 * MS,
     seed: int = 1,
     settings: Mapping[str, object] | None = None,
     recorders: Sequence[Recorder] = (),
@@ -54,7 +55,7 @@ def system(
     return World(
         controller=build_controller(policy, settings=settings or {}),
         models=models,
-        fleet=FleetSettings(slices=slices, noise=noise),
+        fleet=FleetSettings(slices=slices, noise=noise, restart_ns=restart_ns),
         seed=seed,
         recorders=[Checks({spec.id: spec for spec in models}), *recorders],
         on_reply=on_reply,

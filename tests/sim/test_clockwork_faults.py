@@ -54,9 +54,9 @@ def test_a_batch_that_died_with_its_executor_runs_elsewhere() -> None:
 
 @pytest.mark.parametrize("policy", ["clockwork", "clockwork-published"])
 def test_goodput_follows_the_executors_that_are_there(policy: str) -> None:
-    """Load for a little more than two of three executors: the third may go and come back, and all are answered."""
-    models, log = copies(6, batch_max=1), Log()
-    world = system(policy, models, executors=3, recorders=[log])
+    """Asked for more than three executors can do: one goes, and comes back after three seconds."""
+    models = copies(6, batch_max=1)
+    world = system(policy, models, executors=3, restart_ns=3 * S)
     feed(world, {spec.id: 3.6e9 / 2_610_000 / 6 for spec in models}, 12.0, 100 * MS)
 
     def goodput(duration_ns: int) -> float:
@@ -66,11 +66,10 @@ def test_goodput_follows_the_executors_that_are_there(policy: str) -> None:
 
     world.run(2 * S)
     whole = goodput(2 * S)
-    world.fleet.keep_down("e1")
-    world.run(world.clock.now_ns() + 200 * MS)
-    without = goodput(2 * S)
-    world.fleet.bring_back("e1")
+    world.fleet.kill("e1")
     world.run(world.clock.now_ns() + 500 * MS)
+    without = goodput(2 * S)
+    world.run(world.clock.now_ns() + 1 * S)
     again = goodput(2 * S)
     world.run(14 * S)
     assert 0.63 * whole < without < 0.70 * whole
@@ -84,8 +83,8 @@ def test_requests_outlive_the_loss_of_every_executor(policy: str) -> None:
     world = system(policy, models, executors=1)
     warm(world, models)
     world.fleet.kill("e0")
-    patient, hurried = ask(world, "m0", slo_ns=1 * S), ask(world, "m1", slo_ns=50 * MS)
-    assert patient.id != hurried.id
+    ask(world, "m0", slo_ns=1 * S)
+    ask(world, "m1", slo_ns=50 * MS)
     world.run(world.clock.now_ns() + 2 * S)
     assert world.front.tally("m0").in_time == 2
     assert world.front.tally("m1").outcomes == {Outcome.IN_TIME: 1, Outcome.DROPPED: 1}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from slotwise.facts.actions import Action, Unload
@@ -11,7 +9,7 @@ from slotwise.facts.events import Event
 from slotwise.facts.types import Outcome
 from slotwise.facts.units import MS, S
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import Phase, Stream, Workload, arrivals
 from tests.sim.systems import Log, ask, copies, feed, system
 
 CLOCKWORKS = ("clockwork", "clockwork-published")
@@ -128,14 +126,3 @@ def test_a_tenth_of_thousands_of_models_reaches_what_loads_and_memory_allow(poli
     assert 0.8 * oracle < goodput < 1.6 * oracle
     assert minor.in_time > 0.9 * minor.offered
     assert world.front.tally().latency_ns_max <= 100 * MS
-
-
-def test_loads_of_a_model_that_has_left_do_not_hold_up_the_next() -> None:
-    models = copies(2)
-    world = system("clockwork", models, resident=1)
-    counts: Counter[Outcome] = Counter()
-    for model in ("m0", "m1", "m0", "m1"):
-        request = world.ask(Arrival(at_ns=0, model=model, slo_ns=1 * S, rows=1, priority=5))
-        world.run(request.arrival_ns + 1 * S)
-        counts.update(world.front.tally().outcomes)
-    assert world.front.tally().outcomes == {Outcome.IN_TIME: 4}

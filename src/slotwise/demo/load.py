@@ -179,4 +179,4 @@ async def _wait_for_return(client: HttpClient, executor: str, pid: int) -> int:
 def describe(rates: Mapping[str, float]) -> str:
     """The mix in words."""
     dearest, cheapest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
-    return f"from {rates[dearest]:.1f}/s of {dearest} to {rates[cheapest]:.1f}/s of {cheapest}"
+    return f"from {rates[dearest]:.2g}/s of {dearest} to {rates[cheapest]:.2g}/s of {cheapest}"

@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from slotwise.demo.load import Act
+from slotwise.demo.load import Act, Kill
 from slotwise.demo.report import PhaseReport
 from slotwise.demo.server import DemoError
 from slotwise.edges.plots.perfetto import trace
 from slotwise.engine.timeline import read_timeline
-from slotwise.facts.timeline import Scene, Timeline
+from slotwise.facts.timeline import Mark, Scene, Timeline
 from slotwise.facts.units import MS
 
 TITLE = "Slotwise: every batch of every slice"
@@ -50,9 +50,15 @@ def away_ms(timeline: Timeline, executor: str, since_ns: int) -> float | None:
     return None
 
 
-def write(timeline: Timeline, shown: Sequence[Scene], figure: Path, trace_file: Path, subtitle: str) -> None:
+def kill_mark(kill: Kill, away: float | None, clock_offset_ns: int) -> Mark:
+    """The kill, to be drawn."""
+    text = f"{kill.executor} killed" + (f", replaced after {away:.0f} ms" if away is not None else "")
+    return Mark(executor=kill.executor, at_ns=kill.killed_ns + clock_offset_ns, text=text)
+
+
+def write(timeline: Timeline, shown: Sequence[Scene], mark: Mark, figure: Path, trace_file: Path, said: str) -> None:
     """Write both files. The library for figures is heavy, so it is loaded only here."""
     from slotwise.edges.plots.timeline import draw
 
-    trace_file.write_bytes(trace(timeline, shown))
-    draw(timeline, shown, figure, title=TITLE, subtitle=subtitle)
+    trace_file.write_bytes(trace(timeline, shown, [mark]))
+    draw(timeline, shown, [mark], figure, title=TITLE, subtitle=said)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slotwise.client import HttpClient, OpenLoop
@@ -84,7 +84,7 @@ async def _play_all(options: Options, tell: Tell) -> _Played:
         options=options.server_options,
     )
     tell("starting the server; models that are new to this machine are measured first, a second or two each")
-    async with running(command) as server, HttpClient(server.host, server.port) as client:
+    async with running(command) as server, HttpClient(server.host, server.port, CONNECTIONS) as client:
         tell(f"{server.models} models are on offer; asking each one alone")
         plan = await look_at(client, shown)
         if plan.wrong:
@@ -135,7 +135,8 @@ def _judge(options: Options, played: _Played) -> Shown:
     said = verdict(report, kill, away_ms)
     figure, trace = options.out / FIGURE_FILE, options.out / TRACE_FILE
     shown = picture.scenes(played.acts, phases, played.clock_offset_ns)
-    picture.write(timeline, shown, figure, trace, said)
+    mark = picture.kill_mark(kill, away_ms, played.clock_offset_ns)
+    picture.write(timeline, shown, mark, figure, trace, said)
     return Shown(
         report=report,
         acts=played.acts,
@@ -148,14 +149,24 @@ def _judge(options: Options, played: _Played) -> Shown:
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Cancel the running task on SIGTERM and SIGHUP, as asyncio itself does on Ctrl-C."""
+    """Cancel the running task on SIGTERM and SIGHUP, as asyncio itself does on Ctrl-C. Raises DemoError then."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "runs in a task"
-    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGHUP)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
+    came: list[str] = []
+
+    def stop(name: str) -> None:
+        came.append(name)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number.name)
     try:
         yield
+    except asyncio.CancelledError as error:
+        if not came:
+            raise
+        task.uncancel()
+        raise DemoError(f"ended early by {came[0]}; the server that it had started is stopped too") from error
     finally:
-        for number in signals:
+        for number in (signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)

@@ -75,3 +75,12 @@ class Scene:
     caption: str
     start_ns: int
     end_ns: int
+
+
+@value
+class Mark:
+    """Something done from outside to an executor."""
+
+    executor: str
+    at_ns: int
+    text: str

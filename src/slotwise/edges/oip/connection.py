@@ -80,6 +80,7 @@ class Connection(HttpToolsProtocol):
         self._has_progressed = False
         self._silent_nbytes = 0
         self._since_s = 0.0
+        self._tick_s = min(self._limits.keep_alive_s, self._limits.read_s, self._limits.write_s)
         self._patience: asyncio.TimerHandle | None = None
 
     # The transport's side
@@ -88,7 +89,7 @@ class Connection(HttpToolsProtocol):
         """Refuse a connection too many, else be patient with it from now on."""
         super().connection_made(transport)
         self._since_s = self.loop.time()
-        self._patience = self.loop.call_later(self._limits.keep_alive_s, self._check_patience)
+        self._be_patient(self._tick_s, self._check_patience)
         if len(self.connections) > self._limits.connections_max:
             retry_after_ns = self._limits.retry_after_ns
             self._reject(
@@ -337,9 +338,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         limits = self._limits
-        tick_s = min(limits.keep_alive_s, limits.read_s, limits.write_s)
         if self._is_ours_to_end():
-            self._be_patient(tick_s, self._check_patience)
+            self._be_patient(self._tick_s, self._check_patience)
             return
         allowed_s = limits.keep_alive_s
         if self.flow.write_paused:
@@ -348,7 +348,7 @@ class Connection(HttpToolsProtocol):
             allowed_s = limits.read_s
         left_s = self._since_s + allowed_s - self.loop.time()
         if left_s > 0:
-            self._be_patient(min(left_s, tick_s), self._check_patience)
+            self._be_patient(min(left_s, self._tick_s), self._check_patience)
         else:
             self._lose_patience()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from slotwise.facts.timeline import Asked, Bar, Loss, Scene, Timeline
+from slotwise.facts.timeline import Asked, Bar, Loss, Mark, Scene, Timeline
 from slotwise.facts.types import Outcome
 from slotwise.facts.units import US
 
@@ -50,9 +50,11 @@ class _Trace(msgspec.Struct):
     unit: str = msgspec.field(name="displayTimeUnit", default="ms")
 
 
-def trace(timeline: Timeline, scenes: Sequence[Scene] = ()) -> bytes:
+def trace(timeline: Timeline, scenes: Sequence[Scene] = (), marks: Sequence[Mark] = ()) -> bytes:
     """The whole trace as JSON."""
-    return msgspec.json.encode(_Trace([*_names(timeline), *_events(timeline, scenes)]))
+    lanes = {executor: number for number, executor in enumerate(timeline.executors, start=1)}
+    marked = [_mark_event(mark, lanes, timeline.start_ns) for mark in marks]
+    return msgspec.json.encode(_Trace([*_names(timeline), *_events(timeline, scenes, lanes), *marked]))
 
 
 def _names(timeline: Timeline) -> Iterator[_TraceEvent]:
@@ -63,8 +65,7 @@ def _names(timeline: Timeline) -> Iterator[_TraceEvent]:
             yield _TraceEvent("thread_name", "M", group, number, args=_Arguments(name=name))
 
 
-def _events(timeline: Timeline, scenes: Sequence[Scene]) -> Iterator[_TraceEvent]:
-    lanes = {executor: number for number, executor in enumerate(timeline.executors, start=1)}
+def _events(timeline: Timeline, scenes: Sequence[Scene], lanes: dict[str, int]) -> Iterator[_TraceEvent]:
     tracks = {model: number for number, model in enumerate(timeline.slo_ns, start=1)}
     endings = {asked.id: asked.outcome for asked in timeline.asked}
     start_ns = timeline.start_ns
@@ -109,6 +110,10 @@ def _loss_events(loss: Loss, lane: int, timeline: Timeline) -> Iterator[_TraceEv
     told = _Arguments(message=loss.message)
     yield _TraceEvent(f"{loss.executor} lost", "i", EXECUTORS, lane, _us(at_ns), cat="fault", s="g", args=told)
     yield _TraceEvent("away", "X", EXECUTORS, lane, _us(at_ns), _us(back_ns - at_ns), "fault", args=told)
+
+
+def _mark_event(mark: Mark, lanes: dict[str, int], start_ns: int) -> _TraceEvent:
+    return _TraceEvent(mark.text, "i", EXECUTORS, lanes[mark.executor], _us(mark.at_ns - start_ns), cat="fault", s="g")
 
 
 def _us(nanoseconds: int) -> float:

@@ -16,21 +16,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from slotwise.facts.timeline import Asked, Bar, Loss, Scene, Timeline
+from slotwise.facts.timeline import Asked, Bar, Loss, Mark, Scene, Timeline
 from slotwise.facts.types import Outcome
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 
 PALETTE = (
     *("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#eeca3b", "#b279a2", "#9d755d", "#ff9da6", "#79706e"),
-    *("#9ecae9", "#ffbf79", "#88d27a", "#d67195", "#439894", "#b79a20", "#d6a5c9", "#d8b5a5", "#6b4c9a", "#a0cbe8"),
+    *("#9ecae9", "#ffbf79", "#88d27a", "#d67195", "#439894", "#b79a20", "#d6a5c9", "#d8b5a5", "#6b4c9a", "#2f4b7c"),
 )
-INK, FAINT, PAPER = "#22303c", "#8a97a3", "#ffffff"
-MET, MISSED, REFUSED, KILL = "#2e8b57", "#d62728", "#9aa5b1", "#c2185b"
+INK, SOFT, FAINT, PAPER = "#22303c", "#51606e", "#8a97a3", "#ffffff"
+MET, MISSED, REFUSED, KILL, AWAY = "#2e8b57", "#d62728", "#9aa5b1", "#c2185b", "#fbe3ec"
 ENDINGS: dict[str, tuple[str, tuple[Outcome, ...]]] = {
     "in time": (MET, (Outcome.IN_TIME,)),
     "late": ("#f0a030", (Outcome.LATE, Outcome.DROPPED)),
@@ -49,17 +48,18 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+LEFT, RIGHT = 0.05, 0.985
 WIDTH_INCHES, HEIGHT_INCHES, DOTS_PER_INCH = 19.0, 11.5, 120
 BIN_S = 0.25
 ZOOM_NS = S
-BEFORE_LOSS_SHARE = 0.3
-"""Of a close look with a loss in it: how much of it lies before the loss."""
+BEFORE_MARK_SHARE = 0.3
+"""Of a close look with a mark in it: how much of it lies before the mark."""
 LANE, HALF_BAR, DEADLINES_BELOW, HALF_TICK = 1.0, 0.26, 0.39, 0.07
 """In a lane of height 1: half a bar's height, how far below its middle the deadlines are, half their height."""
-LABEL_SHARE_MIN = 0.045
-"""A bar is labelled where it is at least so wide, as a share of the close look."""
-LABEL_CHARS = 6.3
-"""Letters for each hundredth of a close look that a bar is wide."""
+LETTERS_PER_LOOK = 92
+"""How many letters of a label a close look is wide."""
+LETTERS_MIN = 5
+"""A bar with room for fewer letters stays without a label."""
 
 
 @value
@@ -72,13 +72,16 @@ class _Paint:
     """Heights of executors' middles, the first on top; 0 is the lane of those that never ran."""
     base_ns: int
     """The instant that the axes call 0."""
+    marks: Sequence[Mark]
 
     def seconds(self, instant_ns: int) -> float:
         """An instant on the axes."""
         return (instant_ns - self.base_ns) / S
 
 
-def draw(timeline: Timeline, scenes: Sequence[Scene], path: Path, *, title: str, subtitle: str) -> None:
+def draw(
+    timeline: Timeline, scenes: Sequence[Scene], marks: Sequence[Mark], path: Path, *, title: str, subtitle: str
+) -> None:
     """Write the figure as PNG. Scenes are in order of time, and there is one at least."""
     assert scenes, "there is something to look at"
     paint = _Paint(
@@ -86,26 +89,17 @@ def draw(timeline: Timeline, scenes: Sequence[Scene], path: Path, *, title: str,
         colours=colours(timeline),
         lanes={name: len(timeline.executors) - index for index, name in enumerate(timeline.executors)},
         base_ns=scenes[0].start_ns,
+        marks=marks,
     )
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its stubs want the keys spelled out in the type
         figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DOTS_PER_INCH, facecolor=PAPER)
         FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(
-            3,
-            len(scenes),
-            height_ratios=(1.15, 1.05, 2.5),
-            left=0.05,
-            right=0.985,
-            top=0.885,
-            bottom=0.15,
-            hspace=0.34,
-            wspace=0.1,
-        )
-        figure.text(0.05, 0.955, title, fontsize=19, fontweight="bold")
-        figure.text(0.05, 0.928, subtitle, fontsize=11.5, color="#51606e")
-        _overview(figure, grid, paint, scenes)
+        figure.text(LEFT, 0.957, title, fontsize=19, fontweight="bold")
+        figure.text(LEFT, 0.931, subtitle, fontsize=11.5, color=SOFT)
+        _overview(figure, paint, scenes)
+        close = figure.add_gridspec(1, len(scenes), left=LEFT, right=RIGHT, top=0.475, bottom=0.165, wspace=0.06)
         for column, scene in enumerate(scenes):
-            _close_look(figure.add_subplot(grid[2, column]), paint, scene, is_first=column == 0)
+            _close_look(figure.add_subplot(close[0, column]), paint, scene, is_first=column == 0)
         _legend(figure, paint)
         figure.savefig(path)
 
@@ -123,29 +117,34 @@ def colours(timeline: Timeline) -> dict[str, str]:
 # The overview.
 
 
-def _overview(figure: Figure, grid: GridSpec, paint: _Paint, scenes: Sequence[Scene]) -> None:
-    flow = figure.add_subplot(grid[0, :])
-    lanes = figure.add_subplot(grid[1, :], sharex=flow)
+def _overview(figure: Figure, paint: _Paint, scenes: Sequence[Scene]) -> None:
+    grid = figure.add_gridspec(
+        2, 1, left=LEFT, right=RIGHT, top=0.865, bottom=0.565, hspace=0.06, height_ratios=(1, 1.15)
+    )
+    flow = figure.add_subplot(grid[0])
+    lanes = figure.add_subplot(grid[1], sharex=flow)
     span_s = (paint.seconds(scenes[0].start_ns), paint.seconds(scenes[-1].end_ns))
     _flow(flow, paint, span_s)
     for scene in scenes:
-        middle_s = (paint.seconds(scene.start_ns) + paint.seconds(scene.end_ns)) / 2
-        flow.text(middle_s, 1.17, scene.name, transform=_above(flow), ha="center", fontsize=12, fontweight="bold")
-        flow.text(middle_s, 1.05, scene.caption, transform=_above(flow), ha="center", fontsize=10, color="#51606e")
-        window = _window(paint.timeline, scene)
-        for axes in (flow, lanes):
-            axes.axvspan(paint.seconds(scene.start_ns), paint.seconds(scene.end_ns), color="#f4f6f8", zorder=-2)
-        lanes.axvspan(paint.seconds(window[0]), paint.seconds(window[1]), color="#ffe9a8", zorder=-1)
+        _scene(flow, lanes, paint, scene)
     _bars(lanes, paint, paint.timeline.bars, edge=0.0)
-    _losses(lanes, paint, is_close=False)
+    _losses(lanes, paint, has_text=False)
     _lane_names(lanes, paint, lowest=1)
     lanes.set_xlim(span_s[0] - 0.3, span_s[1] + 0.3)
     lanes.set_xlabel("seconds since the first phase began; the yellow stretches are enlarged below", labelpad=2)
-    flow.tick_params(labelbottom=False)
+    flow.tick_params(labelbottom=False, bottom=False)
 
 
-def _above(axes: Axes) -> object:
-    return axes.get_xaxis_transform()
+def _scene(flow: Axes, lanes: Axes, paint: _Paint, scene: Scene) -> None:
+    left_s, right_s = paint.seconds(scene.start_ns), paint.seconds(scene.end_ns)
+    above = flow.get_xaxis_transform()
+    middle_s = (left_s + right_s) / 2
+    flow.text(middle_s, 1.15, scene.name, transform=above, ha="center", fontsize=12.5, fontweight="bold")
+    flow.text(middle_s, 1.04, scene.caption, transform=above, ha="center", fontsize=10, color=SOFT)
+    start_ns, end_ns = _window(paint, scene)
+    for axes in (flow, lanes):
+        axes.axvspan(left_s, right_s, color="#f4f6f8", zorder=-2)
+    lanes.axvspan(paint.seconds(start_ns), paint.seconds(end_ns), color="#ffe9a8", zorder=-1)
 
 
 def _flow(axes: Axes, paint: _Paint, span_s: tuple[float, float]) -> None:
@@ -168,13 +167,13 @@ def _flow(axes: Axes, paint: _Paint, span_s: tuple[float, float]) -> None:
 
 
 def _close_look(axes: Axes, paint: _Paint, scene: Scene, *, is_first: bool) -> None:
-    start_ns, end_ns = _window(paint.timeline, scene)
+    start_ns, end_ns = _window(paint, scene)
     bars = [bar for bar in paint.timeline.bars if bar.ended_ns >= start_ns and bar.started_ns <= end_ns]
     _bars(axes, paint, bars, edge=0.6)
     for bar in bars:
         _label(axes, paint, bar, start_ns, end_ns)
     _deadlines(axes, paint, start_ns, end_ns)
-    _losses(axes, paint, is_close=True)
+    _losses(axes, paint, has_text=True)
     _lane_names(axes, paint, lowest=0, is_named=is_first)
     axes.set_xlim(paint.seconds(start_ns), paint.seconds(end_ns))
     axes.set_title(
@@ -184,13 +183,13 @@ def _close_look(axes: Axes, paint: _Paint, scene: Scene, *, is_first: bool) -> N
     axes.set_xlabel("seconds", labelpad=2)
 
 
-def _window(timeline: Timeline, scene: Scene) -> tuple[int, int]:
-    """What is enlarged of a scene: around its first loss, or its middle."""
+def _window(paint: _Paint, scene: Scene) -> tuple[int, int]:
+    """What is enlarged of a scene: around its first mark, or its middle."""
     width_ns = min(ZOOM_NS, scene.end_ns - scene.start_ns)
-    losses = [loss.lost_ns for loss in timeline.losses if scene.start_ns <= loss.lost_ns <= scene.end_ns]
-    wanted_ns = (
-        losses[0] - round(width_ns * BEFORE_LOSS_SHARE) if losses else (scene.start_ns + scene.end_ns - width_ns) // 2
-    )
+    wanted_ns = (scene.start_ns + scene.end_ns - width_ns) // 2
+    marked = [mark.at_ns for mark in paint.marks if scene.start_ns <= mark.at_ns <= scene.end_ns]
+    if marked:
+        wanted_ns = marked[0] - round(width_ns * BEFORE_MARK_SHARE)
     start_ns = min(max(wanted_ns, scene.start_ns), scene.end_ns - width_ns)
     return start_ns, start_ns + width_ns
 
@@ -214,11 +213,10 @@ def _bars(axes: Axes, paint: _Paint, bars: Iterable[Bar], *, edge: float) -> Non
 
 def _label(axes: Axes, paint: _Paint, bar: Bar, start_ns: int, end_ns: int) -> None:
     left_ns, right_ns = max(bar.started_ns, start_ns), min(bar.ended_ns, end_ns)
-    share = (right_ns - left_ns) / (end_ns - start_ns)
-    if share < LABEL_SHARE_MIN:
+    letters = int((right_ns - left_ns) / (end_ns - start_ns) * LETTERS_PER_LOOK)
+    if letters < LETTERS_MIN:
         return
     text = f"{_name(bar.model)} x{bar.rows}" if bar.rows > 1 else _name(bar.model)
-    letters = int(share * 100 * LABEL_CHARS / 4.5)
     axes.text(
         paint.seconds((left_ns + right_ns) // 2),
         paint.lanes[bar.executor],
@@ -251,37 +249,31 @@ def _deadlines(axes: Axes, paint: _Paint, start_ns: int, end_ns: int) -> None:
         axes.plot([paint.seconds(asked.arrival_ns)] * 2, heights, color=paint.colours[asked.model], linewidth=1.3)
 
 
-def _losses(axes: Axes, paint: _Paint, *, is_close: bool) -> None:
+def _losses(axes: Axes, paint: _Paint, *, has_text: bool) -> None:
+    """Where an executor was away, and what was done to it."""
     for loss in paint.timeline.losses:
         if loss.executor in paint.lanes:
-            _loss(axes, paint, loss, is_close=is_close)
+            _loss(axes, paint, loss)
+    for mark in paint.marks:
+        lane, at_s = paint.lanes[mark.executor], paint.seconds(mark.at_ns)
+        axes.plot([at_s] * 2, [lane - 0.45, lane + 0.36], color=KILL, linewidth=2, solid_capstyle="butt")
+        if has_text:
+            axes.text(
+                at_s, lane + 0.37, mark.text, color=KILL, fontsize=9.5, fontweight="bold", va="bottom", clip_on=True
+            )
 
 
-def _loss(axes: Axes, paint: _Paint, loss: Loss, *, is_close: bool) -> None:
-    lane, lost_s = paint.lanes[loss.executor], paint.seconds(loss.lost_ns)
+def _loss(axes: Axes, paint: _Paint, loss: Loss) -> None:
+    lost_s = paint.seconds(loss.lost_ns)
     back_s = paint.seconds(loss.back_ns if loss.back_ns is not None else paint.timeline.end_ns)
-    extent = [(lost_s, back_s - lost_s)]
-    axes.broken_barh(
-        extent, (lane - HALF_BAR, 2 * HALF_BAR), facecolors="#fbe3ec", edgecolors=KILL, hatch="xx", linewidth=0.8
-    )
-    axes.plot([lost_s] * 2, [lane - 0.42, lane + 0.36], color=KILL, linewidth=2, solid_capstyle="butt")
-    if is_close:
-        text = (
-            f"{loss.executor} killed; back after {(back_s - lost_s) * 1000:.0f} ms"
-            if loss.back_ns
-            else f"{loss.executor} killed"
-        )
-    else:
-        text = "killed"
-    axes.text(
-        lost_s, lane + 0.37, text, color=KILL, fontsize=9, fontweight="bold", va="bottom", ha="left", clip_on=True
-    )
+    height = (paint.lanes[loss.executor] - HALF_BAR, 2 * HALF_BAR)
+    axes.broken_barh([(lost_s, back_s - lost_s)], height, facecolors=AWAY, edgecolors=KILL, hatch="xx", linewidth=0.8)
 
 
 def _lane_names(axes: Axes, paint: _Paint, *, lowest: int, is_named: bool = True) -> None:
     names = {height: name for name, height in paint.lanes.items()}
     if lowest == 0:
-        names[0] = "refused"
+        names[0] = "turned away"
     axes.set_yticks(list(names), list(names.values()) if is_named else [""] * len(names))
     axes.set_ylim(lowest - 0.5 * LANE, len(paint.lanes) + 0.62 * LANE)
     axes.tick_params(axis="y", length=0)
@@ -321,7 +313,7 @@ def _legend(figure: Figure, paint: _Paint) -> None:
             label="refused, at arrival",
         ),
         Patch(facecolor="#dddddd", edgecolor=INK, hatch="////", alpha=0.6, label="stopped or lost"),
-        Patch(facecolor="#fbe3ec", edgecolor=KILL, hatch="xx", label="executor away"),
+        Patch(facecolor=AWAY, edgecolor=KILL, hatch="xx", label="executor away"),
     ]
     figure.legend(
         handles=marks,

@@ -155,7 +155,7 @@ class RingLayout:
         head, tail = self.head, max(released, self._restarted_at)
         if tail == head:
             head += -head % size
-            self._restarted_at = tail = head
+            self.head = self._restarted_at = tail = head
         at = head % size
         if at + need > size:
             head += size - at

@@ -65,7 +65,7 @@ class ClockworkSettings:
     capacity_ns: int = 100 * MS
     """The SLO by which demand is scaled."""
     load_horizon_ns_max: int = 25 * MS
-    """In how long a load is wanted for a request at most: the shorter, the more it counts, as long as one can help it."""
+    """In how long a load is wanted for a request at most; the shorter, the more it counts while one can help it."""
     run_ns_max: int = 250 * MS
     """Batch sizes above 1 that are profiled to take longer are not used."""
     batch_max: int = 8
