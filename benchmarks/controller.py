@@ -44,7 +44,7 @@ BUDGET_US = 15
 
 def main() -> None:
     quick = is_quick(__doc__)
-    requests, runs = (3_200, 1) if quick else (16_000, 5)
+    requests, runs = (3_200, 1) if quick else (9_600, 3)
     report = Report("controller", is_quick=quick)
     for policy, models in itertools.product(POLICIES, MODELS):
         costs = {

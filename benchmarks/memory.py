@@ -1,7 +1,7 @@
 """What a server takes of memory: its front process at the start, each idle model, each executor.
 
-Figures are proportional shares (PSS): pages that processes share are counted once over all. Idle models are links to one
-tiny file under many names, so that what is counted is the server's own books and not weights.
+Figures are proportional shares (PSS): pages that processes share are counted once over all. Idle models are links to
+one tiny file under many names, so that what is counted is the server's own books and not weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUDGET_MODEL_KB = 50
 
 def main() -> None:
     quick = is_quick(__doc__)
-    many = 20 if quick else 500
+    many = 20 if quick else 200
     report = Report("memory", is_quick=quick)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -35,9 +35,8 @@ def main() -> None:
     model_kb = (float(more["front_mb"]) - float(few["front_mb"])) * 1024 / (many - 1)
     loaded_kb = (float(more["executors_mb"]) - float(few["executors_mb"])) * 1024 / (many - 1)
     print(f"front: {few['front_mb']} MB at the start (budget {BUDGET_FRONT_MB})")
-    print(
-        f"front, per idle model: {model_kb:.1f} KB (budget {BUDGET_MODEL_KB}); executor, per loaded one: {loaded_kb:.0f} KB"
-    )
+    print(f"front, per idle model: {model_kb:.1f} KB (budget {BUDGET_MODEL_KB})")
+    print(f"executor, per loaded model of 0.1 MB: {loaded_kb:.0f} KB")
     report.add(front_kb_per_model=round(model_kb, 1), executor_kb_per_model=round(loaded_kb))
     report.keep()
 

@@ -1,18 +1,20 @@
 """Live overload: real models, real requests over HTTP at 1.5 and 3 times what the machine can do, policy by policy.
 
-Five models of the zoo with different costs and deadlines, asked equally often by an open-loop client, on one executor per
-core. What the machine can do is calibrated first. Then each policy gets the same arrivals in turn, on a server of its
-own, so that a busy moment of the machine hits all alike. `bounded` is tried with several bounds: its best one is the
-best that a server without deadlines can be tuned to.
+Five models of the zoo with different costs and deadlines, asked equally often by an open-loop client, on one executor
+per core. What the machine can do is calibrated first. Then each policy gets the same arrivals in turn, on a server of
+its own, so that a busy moment of the machine hits all alike. `bounded` is tried with several bounds: its best one is
+the best that a server without deadlines can be tuned to.
 
-Beside each stands its share of the best possible: the most that any scheduler could answer in time of these arrivals, at
-the costs measured in that round over all policies (means, by batch size). A request counts if its whole answer is
-there before its deadline, counted from when it was due to be sent; the server is told of one millisecond less.
+Beside each stands its share of the best possible: the most that any scheduler could answer in time of these
+arrivals, at the costs measured in that round over all policies (means, by batch size). A request counts if its whole
+answer is there before its deadline, counted from when it was due to be sent; the server is told of one millisecond
+less.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,6 +38,7 @@ from slotwise.workload.mixes import Share, mix
 ZOO = Path(".zoo")
 MODELS = ("ocr-angle", "pitch", "file-type", "sentence-embed", "ocr-read-128")
 LOADS = (1.5, 3.0)
+CALIBRATION_LOADS = (0.3, 0.5)
 NETWORK_NS = 1 * MS
 WARM_UP_S = 2.0
 CONNECTIONS = 900
@@ -77,7 +80,7 @@ class Turn:
 
 def main() -> None:
     quick = is_quick(__doc__)
-    rounds, duration_s = (1, 4.0) if quick else (3, 10.0)
+    rounds, duration_s = (1, 4.0) if quick else (2, 8.0)
     contestants = [CONTESTANTS[0], CONTESTANTS[3]] if quick else CONTESTANTS
     if not ZOO.is_dir():
         raise SystemExit("there is no folder .zoo here: run `make zoo` first")
@@ -96,33 +99,30 @@ def main() -> None:
                 bound = _bound(workload, list(turns.values()), costs_ns, executors)
                 for contestant, turn in turns.items():
                     report.add(load=load, round=seed + 1, policy=contestant, **_figures(turn.played, bound))
-            report.print_table(
-                f"{load} times capacity, {duration_s:g} s a turn (budget of slotwise: {BUDGET_SHARES[load]:.0%} of the best"
-                f" possible, refusals within {BUDGET_REFUSAL_MS} ms)",
-                first,
-            )
+            share = BUDGET_SHARES[load]
+            budgets = f"budgets of slotwise: {share:.0%} of the best possible, refusals within {BUDGET_REFUSAL_MS} ms"
+            report.print_table(f"{load} times capacity, {duration_s:g} s a turn ({budgets})", first)
     report.keep()
 
 
 def _repository(folder: Path) -> Path:
     """The models of this benchmark alone."""
     repository = folder / "models"
-    repository.mkdir()
     for model in MODELS:
-        (repository / model).symlink_to((ZOO / model).resolve())
+        shutil.copytree(ZOO / model, repository / model)
     return repository
 
 
 def _calibrated(repository: Path, folder: Path) -> dict[str, int]:
-    """What one row of each model costs while all executors are half busy; first guesses are one run each."""
-    guesses = dict.fromkeys(MODELS, 20 * MS)
+    """What one row of each model costs while all executors are half busy; the first guess is far too high."""
+    costs_ns = dict.fromkeys(MODELS, 50 * MS)
     executors = len(cores.available())
-    for seed in range(2):
-        # Deadlines far away, so that everything runs; at half the load, so that rows run alone.
-        workload = _workload(guesses, 0.5, executors, 3.0, seed, slo_ns=10 * S)
+    for seed, load in enumerate(CALIBRATION_LOADS):
+        # Deadlines far away, so that everything runs; well below capacity, so that rows run alone.
+        workload = _workload(costs_ns, load, executors, 3.0, seed, slo_ns=10 * S)
         turn = _turn(Contestant("calibration", "fifo", {}), workload, repository, folder)
-        guesses = {model: turn.took_ns[model, 1] // max(1, turn.counts[model, 1]) for model in MODELS}
-    return guesses
+        costs_ns = {model: turn.took_ns[model, 1] // turn.counts[model, 1] for model in MODELS}
+    return costs_ns
 
 
 def _workload(
@@ -151,8 +151,7 @@ async def _play(server: Server, workload: Workload) -> Turn:
     }
     client = OpenLoop("127.0.0.1", server.port, requests, connections=CONNECTIONS, answer_s_max=ANSWER_S_MAX)
     await client.open()
-    warm_up_s = max(WARM_UP_S, 1.0)
-    await client.play(_evenly(workload, warm_up_s), int(warm_up_s * S))
+    await client.play(_evenly(workload, WARM_UP_S), int(WARM_UP_S * S))
     counts, took_ns = _ran(server)
     played = await client.play(arrivals(workload), int(workload.phases[0].duration_s * S))
     counts_after, took_ns_after = _ran(server)

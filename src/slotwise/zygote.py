@@ -18,7 +18,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +44,6 @@ from slotwise.worker.executor import run_executor
 
 COMMAND_BYTES_MAX = 1 << 16
 DESCRIPTORS_MAX = 8
-EXIT_CRASHED = 70
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,18 +86,13 @@ class Zygote:
         self._send(Forked(ticket=command.ticket, pid=pid), pidfd)
 
     def _become(self, command: ZygoteCommand, fds: Sequence[int], zygote: int) -> None:
-        """Turn this forked process into what was asked for. Does not return."""
-        status = EXIT_CRASHED
-        try:
-            die_with(zygote)
-            self._front.close()
-            for pidfd in self._tickets:
-                os.close(pidfd)
-            status = _run_child(command, fds)
-        except Exception:  # noqa: BLE001  # whatever it was, a child must not go on as a second zygote
-            traceback.print_exc()
-        finally:
-            os._exit(status)
+        """Turn this forked process into what was asked for. Does not return: an error that is raised here ends it."""
+        die_with(zygote)
+        self._front.close()
+        for pidfd in self._tickets:
+            os.close(pidfd)
+        _run_child(command, fds)
+        os._exit(0)
 
     def _reap(self, pidfd: int) -> None:
         ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
@@ -112,28 +105,28 @@ class Zygote:
         socket.send_fds(self._front, [encode(message)], fds)
 
 
-def _run_child(command: ZygoteCommand, fds: Sequence[int]) -> int:
+def _run_child(command: ZygoteCommand, fds: Sequence[int]) -> None:
     if type(command) is ForkExecutor:
         run_executor(command.settings, fds)
     elif type(command) is ForkInspector:
         run_inspector(command.settings, fds[0])
-    return 0
 
 
 def run_inspector(settings: InspectorSettings, fd: int) -> None:
     """Inspect one model and send what was found."""
     cores.enter(settings.cores, settings.nice)
     _limit_memory(settings.memory_bytes)
+    limit = f"an inspection may take {settings.memory_bytes} bytes of memory"
     report: Message
     try:
         report = Inspected(
             inspection=inspect(settings.path, settings.batch_max, settings.threads, settings.budget_ns, settings.shapes)
         )
     except ModelError as error:
-        report = InspectFailure(text=str(error)[:TEXT_LENGTH_MAX])
+        text = str(error)[:TEXT_LENGTH_MAX]
+        report = InspectFailure(text=f"{text} ({limit})" if "bad_alloc" in text else text)
     except MemoryError:
-        limit = settings.memory_bytes
-        report = InspectFailure(text=f"{settings.path!r} needs more than the {limit} bytes that an inspection may take")
+        report = InspectFailure(text=f"{settings.path!r} needs more memory: {limit}")
     with socket.socket(fileno=fd) as front:
         front.sendall(encode(report))
 

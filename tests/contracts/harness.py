@@ -39,7 +39,7 @@ class FleetHarness(Protocol):
 
     @property
     def specs(self) -> Mapping[str, ModelSpec]:
-        """The models, `QUICK` and so on, by id. A run of the slow one takes 0.2 s or more, the others a few ms at most."""
+        """The models, `QUICK` and so on, by id. A run of the slow one takes 0.2 s or more, of others a few ms."""
 
     def now_ns(self) -> int:
         """The present instant on the engine's clock."""

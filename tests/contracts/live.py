@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 from collections.abc import Callable, Mapping
@@ -37,11 +38,14 @@ LIMITS = FleetLimits(restart_s_min=0.01, restart_s_max=0.05)
 class LiveHarness:
     """A fleet of two executors in an asyncio loop of its own, which runs only while something is waited for."""
 
-    def __init__(self, specs: Mapping[str, ModelSpec], inputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, specs: Mapping[str, ModelSpec], inputs: Mapping[str, np.ndarray], limits: FleetLimits = LIMITS
+    ) -> None:
         self.specs = specs
         self.loop = asyncio.new_event_loop()
         self.arena = SharedArena(ARENA_BYTES)
         self.events: list[Event] = []
+        self.ends_turns = True
         self.clock = RealClock(self.loop)
         self._inputs = inputs
         self._changed = asyncio.Event()
@@ -57,7 +61,7 @@ class LiveHarness:
             clock=self.clock,
             arena=self.arena,
             specs=specs,
-            limits=LIMITS,
+            limits=limits,
         )
         self.loop.run_until_complete(self.processes.start())
 
@@ -120,7 +124,8 @@ class LiveHarness:
         while not condition():
             self._changed.clear()
             await self._changed.wait()
-            self.processes.flush()
+            if self.ends_turns:
+                self.processes.flush()
 
     def _post(self, event: Event) -> None:
         self.events.append(event)
@@ -160,7 +165,7 @@ def build_mlp(path: Path, widths: tuple[int, ...]) -> None:
     """A perceptron whose first dimension is the batch."""
     source = np.random.default_rng(1)
     nodes, weights, at = [], [], "x"
-    for layer, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (width, following) in enumerate(itertools.pairwise(widths)):
         is_last = layer == len(widths) - 2
         matrix = source.standard_normal((width, following)).astype(np.float32) / np.float32(width**0.5)
         weights.append(numpy_helper.from_array(matrix, f"w{layer}"))
@@ -177,7 +182,7 @@ def build_chain(path: Path, width: int, layers: int) -> None:
     """The same square matrix multiplied by many times over."""
     matrix = np.linalg.qr(np.random.default_rng(2).standard_normal((width, width)))[0].astype(np.float32)
     names = ["x", *(f"h{layer}" for layer in range(layers - 1)), "y"]
-    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
     save(path, nodes, [numpy_helper.from_array(matrix, "w")], width, width)
 
 

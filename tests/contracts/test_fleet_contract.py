@@ -28,6 +28,7 @@ from tests.contracts.harness import (
     FleetHarness,
 )
 from tests.contracts.live import LiveHarness, make_emulated, make_onnx
+from tests.contracts.simulated import SimHarness
 
 A, B = EXECUTORS
 ATTEMPTS_MAX = 20
@@ -36,17 +37,24 @@ LOAD_STEPS = 120
 E = TypeVar("E", bound=Event)
 
 LIVE: dict[str, Callable[[Path], LiveHarness]] = {"emulated": make_emulated, "onnx": make_onnx}
+SIMULATED = "simulated"
 
 
-@pytest.fixture(scope="module", params=LIVE)
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHarness]:
+@pytest.fixture(scope="module", params=[SIMULATED, *(pytest.param(name, marks=pytest.mark.live) for name in LIVE)])
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHarness | None]:
+    """The processes behind a harness, kept for all tests of one kind; None where there are none."""
+    if request.param == SIMULATED:
+        yield None
+        return
     harness = LIVE[request.param](tmp_path_factory.mktemp(request.param))
     yield harness
     harness.close()
 
 
 @pytest.fixture
-def harness(live: LiveHarness) -> FleetHarness:
+def harness(live: LiveHarness | None) -> FleetHarness:
+    if live is None:
+        return SimHarness()
     live.renew()
     return live
 

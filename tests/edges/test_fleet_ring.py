@@ -80,11 +80,11 @@ def test_records_that_find_the_ring_full_wait_in_order_and_the_limit_is_an_error
     memory = make_memory(64)
     reader = Ring(memory)
     outlet = Outlet(Ring(memory), backlog_max=3)
-    sent = []
+    sent = [bytes([number]) for number in range(8 + 3)]
+    for record in sent:
+        outlet.put(record)
     with pytest.raises(ChannelFull):
-        for number in range(100):
-            outlet.put(bytes([number]))
-            sent.append(bytes([number]))
+        outlet.put(b"one too many")
     outlet.flush()
     assert os.eventfd_read(outlet.fd) == 1
     received = []

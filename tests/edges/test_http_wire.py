@@ -1,35 +1,23 @@
-"""The HTTP door, byte by byte: framing, pipelining, bodies in every wrapping, limits, clients that go away."""
+"""The HTTP door, byte by byte: framing, pipelining, bodies in every wrapping."""
 
 from __future__ import annotations
 
 import gzip
-import json
-import shutil
 import socket
-import ssl
 import struct
-import subprocess
 import threading
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slotwise.edges.oip.http import Tls
-from slotwise.edges.oip.limits import Limits
 from tests.conftest import WaitUntil
-from tests.edges.echo import ENDINGS, HOST, MS, System, serving
-from tests.edges.wire import Wire, chunked, infer, infer_body, post
+from tests.edges.echo import System, serving
+from tests.edges.wire import LIMITS, VALUES, Wire, binary_request, chunked, infer, infer_body, pattern, post, wide
 
 pytestmark = pytest.mark.live
-
-VALUES = [1.0, 2.0, 3.0, 4.0]
-LIMITS = Limits(body_bytes_max=1 << 20, stream_bytes_min=4096, head_bytes_max=4096)
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +39,6 @@ def all_regions_come_back(request: pytest.FixtureRequest, wait_until: WaitUntil)
 def wire(system: System) -> Iterator[Wire]:
     with Wire(system.address) as client:
         yield client
-
-
-def binary_request(model: str, tensor: dict[str, object], data: bytes, *headers: str) -> bytes:
-    given_input = {**tensor, "parameters": {"binary_data_size": len(data)}}
-    head = json.dumps({"inputs": [given_input], "parameters": {"binary_data_output": True}}).encode()
-    return infer(model, head + data, f"Inference-Header-Content-Length: {len(head)}", *headers)
-
-
-def wide(data: bytes, *headers: str) -> bytes:
-    return binary_request("wide", {"name": "w", "datatype": "UINT8", "shape": [len(data)]}, data, *headers)
-
-
-def pattern(size: int) -> bytes:
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 # Framing
@@ -286,257 +260,3 @@ def test_leave_to_send_is_not_given_for_what_is_refused(wire: Wire) -> None:
     head, _, _ = infer("nobody", None, "Expect: 100-continue").partition(b"\r\n\r\n")
     assert wire.ask(head + b"\r\n\r\n").status == 404
     assert wire.is_closed()
-
-
-# Limits
-
-
-def test_a_body_beyond_the_limit_is_refused_at_its_announcement(wire: Wire) -> None:
-    answer = wire.ask(b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: here\r\nContent-Length: 1048577\r\n\r\n")
-    assert answer.status == 413
-    assert wire.is_closed()
-
-
-def test_a_body_beyond_the_limit_is_refused_when_it_comes_unannounced(wire: Wire) -> None:
-    start = b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
-    wire.send(start, chunked(b"x" * (1 << 20) + b"y", 1 << 16))
-    assert wire.read().status == 413
-
-
-def test_a_head_beyond_the_limit_is_refused(wire: Wire, wait_until: WaitUntil) -> None:
-    wire.send(b"POST /v2/models/echo/infer HTTP/1.1\r\n")
-    for _ in range(20):
-        try:
-            wire.send(b"X-Long: " + b"x" * 1000 + b"\r\n")
-        except OSError:
-            break  # already refused and closed
-    answer = wire.read()
-    assert answer.status == 431
-    assert wire.is_closed()
-
-
-def test_shared_memory_that_is_full_is_told_with_when_to_come_again() -> None:
-    with serving(LIMITS, arena_bytes=4096) as system, Wire(system.address) as wire:
-        for size in (5000, 500_000):
-            answer = wire.ask(wide(pattern(size)))
-            assert answer.status == 503
-            assert answer.headers["retry-after"] == "1"
-            assert answer.text["reason"] == "no_room"
-        assert wire.ask(infer()).status == 200
-
-
-def test_too_many_requests_under_way_are_refused_at_once() -> None:
-    with serving(Limits(requests_max=1)) as system, Wire(system.address) as first, Wire(system.address) as second:
-        first.send(infer("silent"))
-        answer = second.ask(infer())
-        while answer.status == 200:  # the first has not been read yet
-            answer = second.ask(infer())
-        assert (answer.status, answer.text["reason"]) == (503, "queue_full")
-        system.release()
-        assert first.read().status == 200
-        assert second.ask(infer()).status == 200
-
-
-def test_a_connection_too_many_is_told_so() -> None:
-    with serving(Limits(connections_max=1)) as system, Wire(system.address) as first:
-        assert first.ask(infer()).status == 200
-        with Wire(system.address) as second:
-            assert second.read().status == 503
-            assert second.is_closed()
-
-
-def test_bodies_that_are_collected_share_a_bounded_room() -> None:
-    limits = Limits(collected_bytes_max=10_000)
-    with serving(limits) as system, Wire(system.address) as wire:
-        body = infer_body(*VALUES) + b" " * 200_000
-        answer = wire.ask(infer("echo", body)[:1000], infer("echo", body)[1000:])
-        assert answer.status == 503
-        assert wire.ask(infer()[:90], infer()[90:]).status == 200
-
-
-def test_one_who_is_slow_to_send_is_told_so() -> None:
-    with serving(Limits(read_s=0.05)) as system, Wire(system.address) as wire:
-        wire.send(infer()[:100])
-        assert wire.read().status == 408
-        assert wire.is_closed()
-
-
-def test_an_idle_connection_is_closed_but_not_one_that_waits() -> None:
-    with serving(Limits(keep_alive_s=0.5)) as system, Wire(system.address) as waiting:
-        waiting.send(infer("silent"))
-        with Wire(system.address) as idle:
-            assert idle.ask(infer()).status == 200
-            assert idle.is_closed()
-        system.release()
-        assert waiting.read().status == 200
-
-
-def test_one_who_does_not_read_is_cut_off(wait_until: WaitUntil) -> None:
-    limits = Limits(write_s=0.1, body_bytes_max=32 << 20)
-    with serving(limits, arena_bytes=128 << 20) as system, Wire(system.address) as wire:
-        wire.send(wide(pattern(24 << 20)))
-        wait_until(lambda: system.controller.requests)
-        wait_until(lambda: system.door.statistics().connections == 0)
-
-
-# Clients that go away, and the door's own end
-
-
-def test_a_client_that_goes_away_cancels_its_request(system: System, wait_until: WaitUntil) -> None:
-    with Wire(system.address) as client:
-        client.send(infer("silent"))
-        wait_until(lambda: system.controller.silent)
-        (request_id,) = system.controller.silent
-    wait_until(lambda: request_id in system.controller.cancelled)
-    wait_until(lambda: not system.door.statistics().requests_in_flight)
-
-
-def test_a_client_that_goes_away_inside_its_body_leaves_nothing(system: System, wait_until: WaitUntil) -> None:
-    with Wire(system.address) as client:
-        client.send(wide(pattern(500_000))[:300_000])
-        wait_until(lambda: system.arena.held)
-    wait_until(lambda: not system.arena.held)
-
-
-def test_stopping_answers_what_is_under_way_and_refuses_the_rest() -> None:
-    with serving() as system, Wire(system.address) as waiting, Wire(system.address) as other:
-        assert other.ask(infer()).status == 200
-        waiting.send(infer("silent"))
-        while not system.controller.silent:
-            assert other.ask(infer()).status == 200
-        wait = system.stop_soon(60.0)
-        ready = urllib.request.Request(f"http://{HOST}:{system.port}/v2/health/ready")
-        answer = other.ask(infer())
-        while answer.status == 200:
-            answer = other.ask(infer())
-        assert (answer.status, answer.text["reason"]) == (503, "shutting_down")
-        with pytest.raises(urllib.error.HTTPError, match="503"):
-            urllib.request.urlopen(ready, timeout=60)
-        system.release()
-        assert waiting.read().status == 200
-        wait()
-        assert waiting.is_closed()
-        with pytest.raises(OSError):
-            Wire(system.address)
-
-
-def test_what_outlasts_the_patience_of_a_stop_is_told_so() -> None:
-    with serving() as system, Wire(system.address) as waiting:
-        waiting.send(infer("silent"))
-        with Wire(system.address) as other:
-            while not system.controller.silent:
-                assert other.ask(infer()).status == 200
-        wait = system.stop_soon(0.01)
-        answer = waiting.read()
-        assert (answer.status, answer.text["reason"]) == (503, "shutting_down")
-        wait()
-        assert system.controller.cancelled
-
-
-# Outcomes
-
-
-STATUS_OF = {
-    "late": 504,
-    "refused": 503,
-    "overloaded": 503,
-    "expired": 504,
-    "displaced": 503,
-    "removed": 404,
-    "faulty": 500,
-    "lost": 503,
-}
-
-
-@pytest.mark.parametrize("model", ENDINGS)
-def test_each_ending_has_its_status_and_says_why(wire: Wire, model: str) -> None:
-    answer = wire.ask(infer(model))
-    assert answer.status == STATUS_OF[model]
-    assert answer.text["reason"] == ENDINGS[model][1].value
-    if answer.status == 503:
-        assert int(answer.headers["retry-after"]) >= 1
-        assert answer.text["retry_after_ms"] == int(answer.headers["retry-after-ms"])
-    assert wire.ask(infer()).status == 200
-
-
-def test_a_refusal_says_when_it_would_have_been_and_when_to_come_again(wire: Wire) -> None:
-    answer = wire.ask(infer("refused"))
-    assert answer.text["predicted_ms"] == 250.0
-    assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("2", "1200")
-    assert "this model is always refused" in str(answer.text["error"])
-
-
-def test_a_late_answer_is_withheld_unless_the_door_is_told_to_deliver() -> None:
-    with serving(late_answers=True) as system, Wire(system.address) as wire:
-        answer = wire.ask(infer("late"))
-        assert (answer.status, answer.values) == (200, VALUES)
-        assert answer.text["parameters"] == {"slotwise_outcome": "late"}
-
-
-def test_timing_is_told_on_request(wire: Wire) -> None:
-    answer = wire.ask(infer("echo", infer_body(*VALUES, parameters={"slotwise_timing": True})))
-    told = answer.text["parameters"]
-    assert isinstance(told, dict)
-    assert told.pop("slotwise_queue_us") >= 0
-    assert told == {
-        "slotwise_outcome": "in_time",
-        "slotwise_wait_us": 2,
-        "slotwise_execution_us": 3,
-        "slotwise_executor": "cpu:0",
-        "slotwise_batch_rows": 1,
-        "slotwise_attempts": 1,
-        "slotwise_prediction_error_us": 1,
-    }
-    assert "parameters" not in wire.ask(infer()).text
-
-
-def test_deadline_and_priority_are_the_requests_or_the_models(system: System, wire: Wire) -> None:
-    wire.ask(infer("echo", infer_body(*VALUES, parameters={"timeout": 1500, "priority": 1})))
-    asked = system.controller.requests[-1]
-    assert (asked.deadline_ns - asked.arrival_ns, asked.priority) == (1_500_000, 1)
-    wire.ask(infer())
-    plain = system.controller.requests[-1]
-    assert (plain.deadline_ns - plain.arrival_ns, plain.priority) == (100 * MS, 5)
-
-
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/v2/models/nobody/infer", 404),
-        ("/v2/models/echo/versions/9/infer", 404),
-        ("/v2/models/coming/infer", 503),
-        ("/v2/models/broken/infer", 503),
-        ("/v2/models/echo/infer/", 404),
-        ("/v3", 404),
-    ],
-)
-def test_an_inference_of_what_cannot_be_asked_says_so(wire: Wire, path: str, status: int) -> None:
-    answer = wire.ask(post(path, infer_body(*VALUES)))
-    assert answer.status == status
-    assert answer.text["error"]
-
-
-def test_another_method_on_the_hot_route_is_told_the_right_one(wire: Wire) -> None:
-    answer = wire.ask(b"GET /v2/models/echo/infer HTTP/1.1\r\nHost: here\r\n\r\n")
-    assert (answer.status, answer.headers["allow"]) == (405, "POST")
-
-
-def test_a_model_that_is_replaced_is_checked_against_its_new_spec(wire: Wire, system: System) -> None:
-    assert wire.ask(post("/v2/models/pair/infer", b"{}")).status == 404
-    assert wire.ask(infer("echo")).text["model_version"] == "2"
-
-
-def test_requests_over_tls_are_answered(tmp_path: Path) -> None:
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl makes the certificate of this test")
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([program, *arguments, "-out", certificate, "-keyout", key], check=True, capture_output=True)
-    context = ssl.create_default_context(cafile=str(certificate))
-    context.check_hostname = False
-    with serving(LIMITS, tls=Tls(certificate=str(certificate), key=str(key))) as system, Wire(system.address) as wire:
-        wire.socket = context.wrap_socket(wire.socket)
-        assert wire.ask(infer()).values == VALUES
-        assert wire.ask(wide(pattern(500_000))).body.endswith(pattern(500_000))
-        assert wire.ask(b"NONSENSE\r\n\r\n").status == 400

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from slotwise.edges.oip.limits import Limits
+
 TIMEOUT_S = 20.0
+VALUES = [1.0, 2.0, 3.0, 4.0]
+LIMITS = Limits(body_bytes_max=1 << 20, stream_bytes_min=4096, head_bytes_max=4096)
+"""Small ones, so that reaching them takes little."""
 
 
 def infer_body(*values: float, **more: object) -> bytes:
@@ -27,6 +32,20 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
 def infer(model: str = "echo", body: bytes | None = None, *headers: str) -> bytes:
     """An inference as bytes."""
     return post(f"/v2/models/{model}/infer", infer_body(1, 2, 3, 4) if body is None else body, *headers)
+
+
+def binary_request(model: str, tensor: dict[str, object], data: bytes, *headers: str) -> bytes:
+    given_input = {**tensor, "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [given_input], "parameters": {"binary_data_output": True}}).encode()
+    return infer(model, head + data, f"Inference-Header-Content-Length: {len(head)}", *headers)
+
+
+def wide(data: bytes, *headers: str) -> bytes:
+    return binary_request("wide", {"name": "w", "datatype": "UINT8", "shape": [len(data)]}, data, *headers)
+
+
+def pattern(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 def chunked(body: bytes, size: int) -> bytes:

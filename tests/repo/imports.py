@@ -42,8 +42,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.facts",
         "slotwise.workload",
         "slotwise.edges.oip.codec",
+        "slotwise.edges.oip.datatypes",
         "slotwise.edges.local",
         "slotwise.edges.store",
+    ),
+    "slotwise.demo": (
+        "slotwise.facts",
+        "slotwise.workload",
+        "slotwise.client",
+        "slotwise.engine.timeline",
+        "slotwise.edges.plots",
     ),
     "slotwise.config": (),
     "slotwise.app": ("slotwise",),
@@ -110,7 +118,7 @@ EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
 HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
     "grpc": ("slotwise.edges.oip",),
-    "httptools": ("slotwise.edges.oip",),
+    "httptools": ("slotwise.edges.oip", "slotwise.client"),
     "matplotlib": ("slotwise.edges.plots",),
     "msgspec": (
         "slotwise.engine",
@@ -118,6 +126,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.worker",
         "slotwise.zygote",
         "slotwise.client",
+        "slotwise.demo",
         "slotwise.app",
     ),
     "numpy": (
@@ -128,6 +137,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.worker",
         "slotwise.zygote",
         "slotwise.client",
+        "slotwise.demo",
         "slotwise.app",
     ),
     "onnx": ("slotwise.edges.runtimes", "slotwise.edges.store", "slotwise.edges.zoo"),

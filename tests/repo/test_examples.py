@@ -1,4 +1,4 @@
-"""Every example prints what its committed `.out` says, and the folder holds nothing but such pairs."""
+"""Every example prints what its committed `.out` says; the folder holds such pairs, and the files that they read."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.repo.tree import ROOT
 EXAMPLES = ROOT / "examples"
 EXAMPLE_S_MAX = 120
 COMPANIONS = {"README.md"}
+READ_BY_PROGRAMS = "toml"
+"""Files that may stand beside the programs, if one of these names them."""
 
 
 def programs(folder: Path) -> list[Path]:
@@ -27,7 +29,7 @@ def test_an_example_prints_what_it_is_said_to_print(program: Path) -> None:
     assert difference(program) == ""
 
 
-def test_the_folder_of_examples_holds_pairs_only() -> None:
+def test_the_folder_of_examples_holds_pairs_and_what_they_read_only() -> None:
     assert strays(EXAMPLES) == []
 
 
@@ -53,6 +55,13 @@ def test_an_example_without_its_output_and_a_stray_are_found(tmp_path: Path) -> 
     assert strays(tmp_path) == ["b.py has no b.out", "c.out has no c.py", "notes.txt is no example"]
 
 
+def test_a_file_that_no_example_reads_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("open('read.toml')\n", encoding="utf-8")
+    for name in ("a.out", "read.toml", "unread.toml"):
+        (tmp_path / name).touch()
+    assert strays(tmp_path) == ["unread.toml is read by no example"]
+
+
 def difference(program: Path) -> str:
     """What a program prints beside what it should, as a diff; empty where they are equal."""
     expected = program.with_suffix(".out").read_text(encoding="utf-8")
@@ -73,13 +82,16 @@ def difference(program: Path) -> str:
 
 
 def strays(folder: Path) -> list[str]:
-    """What stands in the folder and is neither a program with its output nor an explanation of them."""
+    """What stands in the folder and is neither a program with its output, nor read by one, nor an explanation."""
     names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
-    return [fault for name in sorted(names - COMPANIONS) if (fault := _stray(name, names))]
+    text = "".join(program.read_text(encoding="utf-8") for program in programs(folder))
+    return [fault for name in sorted(names - COMPANIONS) if (fault := _stray(name, names, text))]
 
 
-def _stray(name: str, names: set[str]) -> str:
+def _stray(name: str, names: set[str], text: str) -> str:
     stem, _, ending = name.rpartition(".")
+    if ending == READ_BY_PROGRAMS:
+        return "" if name in text else f"{name} is read by no example"
     partner = {"py": f"{stem}.out", "out": f"{stem}.py"}.get(ending)
     if partner is None:
         return f"{name} is no example"

@@ -12,6 +12,7 @@ from slotwise.facts.profile import Profile
 from slotwise.facts.types import Outcome, Reason, Request
 from slotwise.facts.units import MS, S
 from slotwise.sim.fleet import Noise
+from slotwise.workload.arrivals import Arrival
 from tests.sim.systems import RESNET50, Log, ask, copies, feed, system, warm
 
 AHEAD_NS = 5 * MS
@@ -91,6 +92,17 @@ def test_only_exactly_full_batches_run(policy: str) -> None:
     feed(world, {spec.id: 200.0 for spec in models}, 5.0, 100 * MS)
     world.run(6 * S)
     assert {run.rows for _, run in log.runs} == {1, 2, 4, 8}, "no size but these, and never above batch_max"
+
+
+def test_requests_of_several_rows_run_by_themselves_beside_full_batches_of_the_others() -> None:
+    models, log = copies(1), Log()
+    world = system("clockwork", models, recorders=[log])
+    warm(world, models)
+    del log.runs[:]
+    for rows in (3, 1, 3, 1, 1, 1):
+        world.ask(Arrival(at_ns=0, model="m0", slo_ns=S, rows=rows, priority=5))
+    world.run(world.clock.now_ns() + 1 * S)
+    assert sorted((run.rows, len(run.requests)) for _, run in log.runs) == [(3, 1), (3, 1), (4, 4)]
 
 
 @pytest.mark.parametrize("policy", CLOCKWORKS)

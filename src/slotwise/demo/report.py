@@ -13,7 +13,6 @@ from slotwise.client import Ending, Sending
 from slotwise.demo.load import Act, Kill
 from slotwise.facts.units import MS
 
-MEGABYTE = 1_000_000
 COLUMNS = (
     *("load", "offered/s", "in time/s", "refused", "late", "failed", "unanswered"),
     *("p50 ms", "p99 ms", "refusal p50 ms", "client lag p50/p99 ms"),
@@ -93,11 +92,6 @@ def client_cost_us(acts: Sequence[Act]) -> float:
     return sum(act.cpu_s for act in acts) * 1e6 / max(1, sent)
 
 
-def missed_beside(act: Act) -> Counter[str]:
-    """Which models were answered late, and how often: what to look at when there are any."""
-    return Counter(sending.model for sending in act.played.sendings if sending.ending is Ending.LATE)
-
-
 def quantile(samples: Sequence[float], share: float) -> float | None:
     """A quantile, None where there is no sample."""
     return round(float(np.quantile(samples, share)), 3) if samples else None
@@ -133,9 +127,8 @@ def _goodput_words(phases: Sequence[PhaseReport]) -> str:
     base = by_load.get(1.0)
     if base is None or most <= 1 or not base.goodput:
         return ""
-    share = by_load[most].goodput / base.goodput
-    words = f"at {most:g}x the load, answers in time went to {share:.0%} of those at 1x"
-    return words if share >= HELD_SHARE else words + ", which is a collapse"
+    words = f"at {most:g}x the load {by_load[most].goodput:.0f} answers/s came in time, {base.goodput:.0f}/s at 1x"
+    return words if by_load[most].goodput >= HELD_SHARE * base.goodput else words + ", which is a collapse"
 
 
 def _kill_words(kill: Kill | None, away_ms: float | None) -> str:

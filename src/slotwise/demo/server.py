@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ START_S_MAX = 300.0
 STOP_S_MAX = 20.0
 """How long a server may take to answer what is under way and end."""
 LOG_LINES_SHOWN = 5
-ANNOUNCEMENT = "serving "
+ANNOUNCEMENT, CONFIGURATION = "serving ", "configuration: "
 HOST = "127.0.0.1"
 
 
@@ -144,8 +144,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _last_words(log: Path) -> str:
-    lines: Sequence[str] = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-    return f"its last words, from {log}: " + (" / ".join(lines) or "none")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith(CONFIGURATION)]
+    return f"its last words, from {log}: " + (" / ".join(lines[-LOG_LINES_SHOWN:]) or "none")
 
 
 def _session_of(pid: int) -> int | None:

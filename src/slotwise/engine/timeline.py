@@ -80,9 +80,11 @@ def read_timeline(lines: Iterable[bytes]) -> Timeline:
 def _moments(number: int, line: bytes) -> Iterator[tuple[int, object]]:
     try:
         now_ns, events, actions = _decode_line(line)
+        yield now_ns, None  # time goes on in a turn in which nothing happens, too
         for name, fields in (*events, *actions):
             decode = _DECODERS.get(name)
-            yield now_ns, decode(fields) if decode else None
+            if decode is not None:
+                yield now_ns, decode(fields)
     except msgspec.MsgspecError as error:
         raise JournalError(f"line {number}: {error}") from error
 
@@ -103,7 +105,7 @@ class _Reader:
         self._losses: list[Loss] = []
 
     def take(self, now_ns: int, moment: object) -> None:
-        """One event or action, in the journal's order."""
+        """One event or action, in the journal's order; None is the mere passing of time."""
         self._start_ns = now_ns if self._start_ns is None else self._start_ns
         self._end_ns = now_ns
         match moment:

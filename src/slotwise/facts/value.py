@@ -1,8 +1,8 @@
 """The one decorator that makes a value.
 
 A value is keyword-only, slotted and never changed after birth. The type checker holds us to the last
-part; at run time the class is not frozen, because a frozen dataclass takes four times as long to make
-and the hot path makes several a request (`benchmarks/micro.py` prints both).
+part; at run time the class is not frozen, because a frozen dataclass takes about three times as long to
+make and the hot path makes several a request (`benchmarks/values.py` prints both).
 """
 
 from __future__ import annotations

@@ -18,6 +18,10 @@ Kind = tuple[str, int]
 """A model and a priority."""
 
 
+PAST_ASSUMED = 0.01
+"""How much silence a new kind is taken to have had before, in time constants; it keeps first rates from leaping."""
+
+
 @value
 class DemandSettings:
     """`memory_ns` is the time constant of the rates. Scarcity begins above `full_share` of the executors' time."""
@@ -25,29 +29,36 @@ class DemandSettings:
     memory_ns: int = 2 * S
     full_share: float = 1.0
     period_ns: int = S // 10
+    period_ns_min: int = S // 200
+    kinds_per_period: int = 50
+    """The period grows by itself for each so many kinds, so that the work stays small beside the requests'."""
+    learning: float = 0.05
+    """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
 
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "cost_ns", "credit", "share", "worth")
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "cost_ns", "credit", "placed", "share", "worth")
 
     def __init__(self, worth: float, cost_ns: float, now_ns: int) -> None:
         self.worth = worth
         self.cost_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
-        self._sum = 0.0
+        self.placed = 1.0
+        """The part of those tried for which there was a place."""
+        self._sum = -1.0
         self._first_ns = self._last_ns = now_ns
 
     def note(self, now_ns: int, memory_ns: int) -> None:
-        """A request arrived."""
+        """A request arrived. The first one tells nothing of the rate."""
         self._sum = self._sum * math.exp((self._last_ns - now_ns) / memory_ns) + 1.0
         self._last_ns = now_ns
 
     def per_s(self, now_ns: int, memory_ns: int) -> float:
         """Requests per second; unbiased by the short past of a kind that is new."""
-        seen = 1.0 - math.exp((self._first_ns - now_ns) / memory_ns - 0.05)
+        seen = 1.0 - math.exp((self._first_ns - now_ns) / memory_ns - PAST_ASSUMED)
         return self._sum * math.exp((self._last_ns - now_ns) / memory_ns) / (memory_ns * seen) * S
 
     def take_credit(self) -> bool:
@@ -68,17 +79,23 @@ class Demand:
         self._kinds: dict[Kind, KindDemand] = {}
         self._by_model: dict[str, list[KindDemand]] = {}
         self._due_ns = 0
+        self._since_ns: int | None = None
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
 
-    def note(self, model: str, priority: int, worth: float, cost_ns: int, now_ns: int) -> KindDemand:
-        """A request arrived, which would take `cost_ns` by itself."""
+    def knows(self, model: str, priority: int) -> bool:
+        """Whether there was a request of that kind before."""
+        return (model, priority) in self._kinds
+
+    def note(self, model: str, priority: int, worth: float, cost_ns: float, now_ns: int) -> KindDemand:
+        """A request arrived. Until it is known better, an answer is taken to cost `cost_ns`."""
         kind = self._kinds.get((model, priority))
         if kind is None:
             kind = self._kinds[model, priority] = KindDemand(worth, cost_ns, now_ns)
             self._by_model.setdefault(model, []).append(kind)
+        else:
+            kind.note(now_ns, self._settings.memory_ns)  # a rate is told by the gaps; the first arrival ends none
         kind.worth = worth
-        kind.note(now_ns, self._settings.memory_ns)
         return kind
 
     def per_s(self, model: str, now_ns: int) -> float:
@@ -97,7 +114,12 @@ class Demand:
 
     def share_out(self, executors: int, now_ns: int) -> None:
         """Set every kind's share anew."""
-        self._due_ns = now_ns + self._settings.period_ns
+        settings = self._settings
+        if self._since_ns is None:
+            self._since_ns = now_ns
+        # At first little is known, and it is outdated soon.
+        period_ns = min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 2))
+        self._due_ns = now_ns + period_ns * (1 + len(self._kinds) // settings.kinds_per_period)
         room = executors * self._settings.full_share
         self.price_per_ns = 0.0
         for kind in sorted(self._kinds.values(), key=lambda kind: kind.cost_ns / kind.worth):
@@ -105,8 +127,15 @@ class Demand:
             kind.share = min(1.0, room / load) if load > 0 else 1.0
             if load > room and not self.price_per_ns:
                 self.price_per_ns = kind.worth / kind.cost_ns
-            room = max(0.0, room - load)
+            # What finds no place takes no time, so those behind may have it.
+            room -= load * min(kind.share, kind.placed)
 
-    def note_cost(self, kind: KindDemand, added_ns: int) -> None:
+    def note_placed(self, kind: KindDemand, added_ns: int) -> None:
         """An answer of a kind was promised and adds so much work."""
-        kind.cost_ns += (added_ns - kind.cost_ns) * 0.05
+        learning = self._settings.learning
+        kind.cost_ns += (added_ns - kind.cost_ns) * learning
+        kind.placed += (1.0 - kind.placed) * learning
+
+    def note_unplaced(self, kind: KindDemand) -> None:
+        """There was no place for one of a kind."""
+        kind.placed -= kind.placed * self._settings.learning

@@ -1,13 +1,15 @@
 """Where a request could run, and when it would end there: the feasibility test behind every promise.
 
 Nothing is promised here. An offer says which timetable would take the request, in which slot, what work that
-adds and when the request would end; the scheduler takes the best one or none.
+adds, when the request would end, and what it would cost others; the scheduler takes the best one or none.
 """
 
 from __future__ import annotations
 
 from slotwise.facts.types import FOREVER_NS, ModelSpec
+from slotwise.facts.value import value
 from slotwise.policy.placement import Placement
+from slotwise.policy.reserve import Critical, Pressure, Reserve
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
@@ -15,18 +17,20 @@ from slotwise.policy.view import ExecutorView, Ticket, View
 class Offer:
     """A place in a timetable: in a slot that is planned already, or (None) in one of its own."""
 
-    __slots__ = ("added_ns", "end_ns", "slot", "table")
+    __slots__ = ("added_ns", "cost", "end_ns", "slot", "table")
 
-    def __init__(self, table: Timetable, slot: Slot | None, end_ns: int, added_ns: int) -> None:
+    def __init__(self, table: Timetable, slot: Slot | None, end_ns: int, added_ns: int, cost: float) -> None:
         self.table = table
         self.slot = slot
         self.end_ns = end_ns
         self.added_ns = added_ns
+        self.cost = cost
+        """What others lose by it, in worth."""
 
     def accept(self, spec: ModelSpec, ticket: Ticket) -> Slot:
         """Take it: put the request into the timetable."""
         if self.slot is None:
-            slot = Slot(spec, ticket, self.added_ns)
+            slot = Slot(spec, [ticket], self.added_ns)
             self.table.insert(slot)
             return slot
         self.table.extend(self.slot, ticket, self.slot.cost_ns + self.added_ns)
@@ -34,65 +38,97 @@ class Offer:
 
 
 class Answer:
-    """What the executors say: the best offer, if there is any, and the earliest end if deadlines did not matter."""
+    """What the executors say.
 
-    __slots__ = ("best", "earliest_end_ns")
+    `best` is the best offer that is worth its cost; `is_feasible` tells whether there was any at all; `is_shut_out`
+    that what runs already ends too late for the request everywhere, whatever is planned after it. A request is
+    critical where no executor, or only one, could have it in time: `critical` names those on which it depends, with
+    the slack it has there. `earliest_end_ns` is when it could end if deadlines did not matter.
+    """
 
-    def __init__(self, best: Offer | None, earliest_end_ns: int) -> None:
-        self.best = best
-        self.earliest_end_ns = earliest_end_ns
+    __slots__ = ("best", "critical", "earliest_end_ns", "is_feasible", "is_shut_out")
+
+    def __init__(self) -> None:
+        self.best: Offer | None = None
+        self.critical: list[Critical] = []
+        self.earliest_end_ns = FOREVER_NS
+        self.is_feasible = False
+        self.is_shut_out = False
+
+
+@value
+class Prices:
+    """`per_ns` is the worth of executor time, zero while there is enough; a row joins a batch that costs at most
+    `pays_at` of what it would cost alone."""
+
+    per_ns: float
+    pays_at: float
 
 
 def find(
     view: View,
     tables: dict[str, Timetable],
+    reserve: Reserve,
+    prices: Prices,
     spec: ModelSpec,
     ticket: Ticket,
     now_ns: int,
-    *,
-    pays_at: float,
-    is_scarce: bool,
 ) -> Answer:
-    """Ask every executor that can run the model.
-
-    Where time is scarce the offer that adds the least work is best, else the one that ends first. A further row
-    joins a planned batch where it costs at most `pays_at` of what it would cost alone.
-    """
-    best: Offer | None = None
-    earliest_end_ns = FOREVER_NS
+    """Ask every executor that can run the model. The offer that costs others least is best, then the one that ends first."""
+    answer = Answer()
+    request = ticket.request
+    deadline_ns = request.deadline_ns
+    is_new = not ticket.is_promised
+    worth = request.worth(spec) if is_new else float("inf")
+    can_join = spec.batch_max > 1 and not ticket.alone
+    open_at: list[Critical] = []
+    shut_at: list[Critical] = []
+    is_shut_out = True
     for executor in view.executors.values():
         if not executor.can_run(spec.id):
             continue
-        table = tables[executor.name]
-        margin_ns = 0 if ticket.is_promised else view.estimates.margin_ns(executor.name)
-        base_ns = executor.free_ns(now_ns) + margin_ns
-        alone_ns = view.estimates.run_ns(executor.name, spec, ticket.request.rows, ticket.request.work)
-        place = table.place_for(ticket.request.deadline_ns)
-        end_ns = base_ns + table.start_ns(place) + alone_ns
+        name = executor.name
+        table = tables[name]
+        base_ns = executor.free_ns(now_ns)
+        if is_new:
+            base_ns += view.estimates.margin_ns(name)
+        alone_ns = view.estimates.run_ns(name, spec, request.rows, request.work)
+        is_shut_out = is_shut_out and base_ns + alone_ns > deadline_ns
+        pressure = reserve.at(name)
         offers = []
-        if end_ns <= ticket.request.deadline_ns and base_ns + alone_ns <= table.room_ns(place):
-            offers.append(Offer(table, None, end_ns, alone_ns))
+        place = table.place_for(deadline_ns)
+        end_ns = base_ns + table.start_ns(place) + alone_ns
+        if end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place):
+            cost = pressure.cost(alone_ns)
+            offers.append(Offer(table, None, end_ns, alone_ns, cost))
         else:
             end_ns = max(end_ns, base_ns + table.backlog_ns + alone_ns)
-        if spec.batch_max > 1 and not ticket.alone:
-            joined = _join(view, table, spec, ticket, base_ns, round(alone_ns * pays_at))
+        if can_join:
+            joined = _join(view, table, pressure, spec, ticket, base_ns, round(alone_ns * prices.pays_at))
             if joined is not None:
                 offers.append(joined)
+        run_ns = executor.batches[0].expected_ns if executor.batches else 0
+        (open_at if offers else shut_at).append(Critical(executor=name, slack_ns=deadline_ns - now_ns - alone_ns, run_ns=run_ns))
         for offer in offers:
-            if best is None or _rank(offer, is_scarce) < _rank(best, is_scarce):
-                best = offer
-        earliest_end_ns = min(earliest_end_ns, end_ns)
-    return Answer(best, earliest_end_ns)
+            if offer.cost <= worth and (answer.best is None or _is_better(offer, answer.best, prices.per_ns)):
+                answer.best = offer
+        answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
+    answer.is_feasible = bool(open_at)
+    answer.is_shut_out = is_shut_out and bool(shut_at)
+    if len(open_at) <= 1:
+        answer.critical = open_at or shut_at
+    return answer
 
 
-def _rank(offer: Offer, is_scarce: bool) -> tuple[int, int]:
-    return (offer.added_ns, offer.end_ns) if is_scarce else (offer.end_ns, offer.added_ns)
+def _is_better(offer: Offer, other: Offer, per_ns: float) -> bool:
+    mine, yours = offer.added_ns * per_ns + offer.cost, other.added_ns * per_ns + other.cost
+    return mine < yours or (mine == yours and (offer.end_ns, offer.added_ns) < (other.end_ns, other.added_ns))
 
 
 def _join(
-    view: View, table: Timetable, spec: ModelSpec, ticket: Ticket, base_ns: int, added_max_ns: int
+    view: View, table: Timetable, pressure: Pressure, spec: ModelSpec, ticket: Ticket, base_ns: int, added_max_ns: int
 ) -> Offer | None:
-    """The first planned batch that the request can join without harm to anyone."""
+    """The first planned batch that the request can join without harm to anyone promised."""
     request = ticket.request
     for slot in table.lines.get((request.model, request.form), ()):
         rows = slot.rows + request.rows
@@ -100,10 +136,13 @@ def _join(
             continue
         total_ns = view.estimates.run_ns(table.executor, spec, rows, max(slot.work, request.work))
         added_ns = total_ns - slot.cost_ns
+        if added_ns > added_max_ns:
+            continue
         place = table.position(slot)
         end_ns = base_ns + table.start_ns(place) + total_ns
-        if added_ns <= added_max_ns and end_ns <= request.deadline_ns and base_ns + added_ns <= table.room_ns(place):
-            return Offer(table, slot, end_ns, max(1, added_ns))
+        if end_ns <= request.deadline_ns and base_ns + added_ns <= table.room_ns(place):
+            cost = pressure.cost(total_ns) - pressure.cost(slot.cost_ns)
+            return Offer(table, slot, end_ns, max(1, added_ns), cost)
     return None
 
 
@@ -112,7 +151,7 @@ def end_after_load_ns(
     placement: Placement,
     executor: ExecutorView,
     table: Timetable,
-    queued: list[Ticket],
+    queued: int,
     ticket: Ticket,
     now_ns: int,
 ) -> int:
@@ -125,7 +164,5 @@ def end_after_load_ns(
     else:
         ready_ns = now_ns + placement.wait_ns(executor, now_ns) + view.estimates.load_ns(spec)
     free_ns = executor.free_ns(now_ns) + table.start_ns(table.place_for(request.deadline_ns))
-    ahead_ns = sum(
-        view.estimates.run_ns(executor.name, spec, other.request.rows, other.request.work) for other in queued
-    )
-    return max(ready_ns, free_ns) + ahead_ns + view.estimates.run_ns(executor.name, spec, request.rows, request.work)
+    run_ns = view.estimates.run_ns(executor.name, spec, request.rows, request.work)
+    return max(ready_ns, free_ns) + (queued + 1) * run_ns

@@ -60,6 +60,10 @@ class Placement:
         self._wanted[key] = min(deadline_ns, self._wanted.get(key, deadline_ns))
         self._is_stale = True
 
+    def forgo(self, executor: str, model: str) -> None:
+        """Nothing waits for this load any more."""
+        self._wanted.pop((executor, model), None)
+
     def noted(self, event: Event) -> None:
         """Something happened that may call for a load."""
         if type(event) is Loaded or type(event) is LoadFailed:

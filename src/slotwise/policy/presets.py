@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import Field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.estimates import Estimates
 from slotwise.policy.schedulers import SCHEDULERS, Preset
 from slotwise.policy.view import View
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-S = TypeVar("S", bound="DataclassInstance")
-
 NOTHING: Mapping[str, object] = types.MappingProxyType({})
+
+
+class Settings(Protocol):
+    """What `@value` makes, as the type checker sees it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class PresetError(ValueError):

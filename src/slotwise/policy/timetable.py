@@ -11,10 +11,11 @@ slots (two C-speed passes after a change, one bisection a question). No clock, n
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from itertools import accumulate
 
 from slotwise.facts.types import FOREVER_NS, ModelSpec
-from slotwise.policy.view import Ticket
+from slotwise.policy.view import Ticket, TicketState
 
 Line = tuple[str, int]
 
@@ -24,15 +25,23 @@ class Slot:
 
     __slots__ = ("cost_ns", "deadline_ns", "key_ns", "line", "rows", "spec", "tickets", "work")
 
-    def __init__(self, spec: ModelSpec, ticket: Ticket, cost_ns: int) -> None:
-        request = ticket.request
+    def __init__(self, spec: ModelSpec, tickets: list[Ticket], cost_ns: int) -> None:
+        requests = [ticket.request for ticket in tickets]
         self.spec = spec
-        self.line: Line = (request.model, request.form)
-        self.tickets = [ticket]
-        self.rows = request.rows
-        self.work = request.work
+        self.line: Line = (requests[0].model, requests[0].form)
+        self.tickets = tickets
+        self.rows = sum(request.rows for request in requests)
+        self.work = max(request.work for request in requests)
         self.cost_ns = cost_ns
-        self.key_ns = self.deadline_ns = request.deadline_ns
+        self.key_ns = self.deadline_ns = min(request.deadline_ns for request in requests)
+
+    def worth(self) -> float:
+        """What answering all of it in time is worth."""
+        return sum(ticket.request.worth(self.spec) for ticket in self.tickets)
+
+    def can_run(self) -> bool:
+        """Whether its requests wait; those of a batch that was told to stop and is not back do not."""
+        return self.tickets[0].state is TicketState.WAITING
 
 
 class Timetable:
@@ -42,6 +51,8 @@ class Timetable:
         self.executor = executor
         self.slots: list[Slot] = []
         self.lines: dict[Line, list[Slot]] = {}
+        self.models: Counter[str] = Counter()
+        """How many slots each model has."""
         self._keys_ns: list[int] = []
         self._starts_ns: list[int] = [0]
         self._rooms_ns: list[int] = [FOREVER_NS]
@@ -76,6 +87,7 @@ class Timetable:
         self.slots.insert(place, slot)
         self._keys_ns.insert(place, slot.key_ns)
         self.lines.setdefault(slot.line, []).append(slot)
+        self.models[slot.line[0]] += 1
         self._recompute()
 
     def extend(self, slot: Slot, ticket: Ticket, cost_ns: int) -> None:
@@ -91,6 +103,7 @@ class Timetable:
         """Take a request out of a slot with others in it."""
         slot.tickets.remove(ticket)
         slot.rows -= ticket.request.rows
+        slot.work = max(other.request.work for other in slot.tickets)
         slot.cost_ns = cost_ns
         slot.deadline_ns = min(other.request.deadline_ns for other in slot.tickets)
         self._recompute()
@@ -103,6 +116,9 @@ class Timetable:
         line.remove(slot)
         if not line:
             del self.lines[slot.line]
+        self.models[slot.line[0]] -= 1
+        if not self.models[slot.line[0]]:
+            del self.models[slot.line[0]]
         self._recompute()
 
     def first_missed(self, base_ns: int) -> int | None:

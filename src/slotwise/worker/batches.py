@@ -103,7 +103,9 @@ class Batches:
         else:
             rows, names = sum(question.rows for question in questions), _names(questions, instance)
             feeds = self._gather(questions, instance)
-        rooms = self._rooms(names, rows, instance)
+        rooms = _NO_ROOMS
+        if rows * instance.row_bytes_max >= self._bind_bytes_min:
+            rooms = self._rooms(names, rows, instance)
         try:
             arrays = instance.model.run(feeds, rows, names, rooms)
         except RunError:

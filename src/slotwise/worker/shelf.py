@@ -59,6 +59,8 @@ class Instance:
             spec.name: ExpectedOutput(spec, batchable) for spec in described.outputs if _is_fixed(spec, batchable)
         }
         """The outputs whose size is known before a run."""
+        self.row_bytes_max = max((expected.nbytes(1) for expected in self.outputs.values()), default=0)
+        """Of one row of the largest of them: times the rows, none is larger than that."""
 
     def distrust_shapes(self) -> None:
         """Predict no output's size any more: the file does not tell the truth."""

@@ -14,9 +14,10 @@ import msgspec
 from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.codec import Contract, Wanted, Wish
 from slotwise.edges.oip.datatypes import TensorFault
-from slotwise.edges.oip.errors import NS_PER_MS, NS_PER_US, WireError, bad
+from slotwise.edges.oip.errors import WireError, bad
 from slotwise.facts.actions import Reply
 from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request, TensorRef, Timing
+from slotwise.facts.units import MS, US
 
 STATUSES = {
     Reason.NONE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -111,13 +112,13 @@ def timing_parameters(outcome: Outcome, timing: Timing | None) -> AnswerParamete
         return AnswerParameters(outcome.value)
     return AnswerParameters(
         slotwise_outcome=outcome.value,
-        slotwise_queue_us=(timing.sent_ns - timing.arrival_ns) // NS_PER_US,
-        slotwise_wait_us=(timing.started_ns - timing.sent_ns) // NS_PER_US,
-        slotwise_execution_us=(timing.ended_ns - timing.started_ns) // NS_PER_US,
+        slotwise_queue_us=(timing.sent_ns - timing.arrival_ns) // US,
+        slotwise_wait_us=(timing.started_ns - timing.sent_ns) // US,
+        slotwise_execution_us=(timing.ended_ns - timing.started_ns) // US,
         slotwise_executor=timing.executor,
         slotwise_batch_rows=timing.rows,
         slotwise_attempts=timing.attempts,
-        slotwise_prediction_error_us=(timing.ended_ns - timing.predicted_ns) // NS_PER_US,
+        slotwise_prediction_error_us=(timing.ended_ns - timing.predicted_ns) // US,
     )
 
 
@@ -126,7 +127,7 @@ def error_of(reply: Reply, request: Request, now_ns: int, retry_after_ns: int) -
     status = STATUSES[reply.reason]
     predicted_ms = None
     if reply.predicted_ns < FOREVER_NS:
-        predicted_ms = (reply.predicted_ns - request.arrival_ns) / NS_PER_MS
+        predicted_ms = (reply.predicted_ns - request.arrival_ns) / MS
     again_ns = (reply.retry_after_ns or retry_after_ns) if status is HTTPStatus.SERVICE_UNAVAILABLE else 0
     return WireError(
         status,
@@ -139,13 +140,13 @@ def error_of(reply: Reply, request: Request, now_ns: int, retry_after_ns: int) -
 
 def _sentence(reply: Reply, request: Request, now_ns: int, predicted_ms: float | None) -> str:
     if reply.outcome is Outcome.LATE:
-        late_ms = (now_ns - request.deadline_ns) / NS_PER_MS
+        late_ms = (now_ns - request.deadline_ns) / MS
         return f"the answer came {late_ms:.3f} ms after the deadline and is not delivered"
     words = f"{reply.outcome.value} ({reply.reason.value})"
     if reply.message:
         words += f": {reply.message}"
     if predicted_ms is not None:
-        allowed_ms = (request.deadline_ns - request.arrival_ns) / NS_PER_MS
+        allowed_ms = (request.deadline_ns - request.arrival_ns) / MS
         words += f"; predicted to take {predicted_ms:.3f} ms of {allowed_ms:.3f} ms allowed"
     return words
 

@@ -17,13 +17,16 @@ import msgspec
 
 from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.datatypes import BYTES, NEEDS_CHECK, SIZES, TensorFault
-from slotwise.edges.oip.errors import NS_PER_US, WireError, bad, too_large
+from slotwise.edges.oip.errors import WireError, bad, too_large
 from slotwise.engine.ports import Arena
 from slotwise.facts.types import PRIORITY_LOWEST, ModelSpec, TensorRef, TensorSpec
+from slotwise.facts.units import US
 from slotwise.facts.value import value
 
 ALIGNMENT = 64
 VARIABLE = -1
+HEADS_MAX = 256
+HEAD_NBYTES_MAX = 2048
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 NO_DATA = msgspec.Raw()
 
@@ -120,6 +123,8 @@ class Infer(msgspec.Struct, frozen=True, gc=False):
     parts: tuple[Part, ...]
     nbytes: int
     """Size of the region that holds all inputs."""
+    binary_nbytes: int
+    """How much of their data follows the head."""
     rows: int
     form: int
     timeout_ns: int = 0
@@ -130,7 +135,11 @@ class Infer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Contract:
-    """What a model takes and gives, made ready once so that each request is checked cheaply."""
+    """What a model takes and gives, made ready once so that each request is checked cheaply.
+
+    `heads` remembers heads that have been understood: a client that sends binary data mostly sends the same
+    head again and again, and nothing else decides what it means. They are few and short.
+    """
 
     def __init__(self, spec: ModelSpec, bounds: Bounds) -> None:
         self.spec = spec
@@ -143,6 +152,7 @@ class Contract:
         self.has_forms = any(VARIABLE in tensor.shape[self.first :] for tensor in spec.inputs)
         self.all_as_json = tuple(Wanted(name, is_binary=False) for name in self.outputs)
         self.all_as_binary = tuple(Wanted(name, is_binary=True) for name in self.outputs)
+        self.heads: dict[bytes, Infer] = {}
         self.binary_only = frozenset(t.name for t in spec.outputs if not datatypes.has_json_form(t.datatype))
 
 
@@ -157,35 +167,17 @@ def split(body: bytes | bytearray, head_length: int | None) -> tuple[bytes | byt
 
 def decode(head: bytes | bytearray, binary_nbytes: int, contract: Contract) -> Infer:
     """Understand a head that is followed by so many bytes of binary data, and check it against the model."""
-    try:
-        message = _decode_head(head)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad(f"not an inference request: {error}") from error
-    parts, nbytes, unclaimed = [], 0, binary_nbytes
-    for given in message.inputs:
-        part = _place(given, contract, nbytes)
-        parts.append(part)
-        nbytes += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
-        if part.data is None:
-            unclaimed -= part.nbytes
-    if unclaimed:
-        raise bad(f"inputs announce {binary_nbytes - unclaimed} bytes of binary data, {binary_nbytes} follow the head")
-    if len(parts) != 1 or len(contract.inputs) != 1:
-        _check_names(parts, contract)
-    if nbytes > contract.tensor_bytes_max:
-        raise _too_many_bytes(nbytes, contract)
-    parameters = message.parameters
-    wish = Wish(message.id, _wanted(message, contract), parameters.slotwise_timing)
-    return Infer(
-        wish,
-        tuple(parts),
-        nbytes,
-        _rows(parts, contract),
-        _form(parts, contract) if contract.has_forms else 0,
-        parameters.timeout * NS_PER_US,
-        parameters.priority,
-        tuple([asked.name for asked in message.outputs]),
-    )
+    if not binary_nbytes or len(head) > HEAD_NBYTES_MAX:
+        return _understand(head, binary_nbytes, contract)
+    known = contract.heads.get(bytes(head))
+    if known is None:
+        known = _understand(head, binary_nbytes, contract)
+        if len(contract.heads) >= HEADS_MAX:
+            contract.heads.clear()
+        contract.heads[bytes(head)] = known
+    elif known.binary_nbytes != binary_nbytes:
+        raise _does_not_add_up(known.binary_nbytes, binary_nbytes)
+    return known
 
 
 def decode_raw(body: bytes | bytearray | memoryview | None, nbytes: int, contract: Contract) -> Infer:
@@ -206,7 +198,7 @@ def decode_raw(body: bytes | bytearray | memoryview | None, nbytes: int, contrac
         raise _too_many_bytes(size, contract)
     parts = [Part(tensor.name, tensor.datatype, shape, 0, size, data)]
     form = _form(parts, contract) if contract.has_forms else 0
-    return Infer(Wish("", contract.all_as_binary, has_timing=False), tuple(parts), size, 1, form)
+    return Infer(Wish("", contract.all_as_binary, has_timing=False), tuple(parts), size, nbytes, 1, form)
 
 
 def fill(infer: Infer, view: memoryview, binary: memoryview) -> None:
@@ -275,6 +267,39 @@ def refs(infer: Infer, arena: Arena, region: int) -> tuple[TensorRef, ...]:
             )
             for part in infer.parts
         ]
+    )
+
+
+def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract) -> Infer:
+    try:
+        message = _decode_head(head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad(f"not an inference request: {error}") from error
+    parts, nbytes, unclaimed = [], 0, binary_nbytes
+    for given in message.inputs:
+        part = _place(given, contract, nbytes)
+        parts.append(part)
+        nbytes += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
+        if part.data is None:
+            unclaimed -= part.nbytes
+    if unclaimed:
+        raise _does_not_add_up(binary_nbytes - unclaimed, binary_nbytes)
+    if len(parts) != 1 or len(contract.inputs) != 1:
+        _check_names(parts, contract)
+    if nbytes > contract.tensor_bytes_max:
+        raise _too_many_bytes(nbytes, contract)
+    parameters = message.parameters
+    wish = Wish(message.id, _wanted(message, contract), parameters.slotwise_timing)
+    return Infer(
+        wish,
+        tuple(parts),
+        nbytes,
+        binary_nbytes,
+        _rows(parts, contract),
+        _form(parts, contract) if contract.has_forms else 0,
+        parameters.timeout * US,
+        parameters.priority,
+        tuple([asked.name for asked in message.outputs]),
     )
 
 
@@ -396,6 +421,10 @@ def _raw_shape(tensor: TensorSpec, nbytes: int, first: int) -> tuple[int, ...]:
     if total != elements or (tensor.datatype != BYTES and nbytes != total * SIZES[tensor.datatype]):
         raise bad(f"the body has {nbytes} bytes, which is not one row of input {tensor.name!r}: {list(tensor.shape)}")
     return (1,) * first + tuple(last if dimension == VARIABLE else dimension for dimension in row)
+
+
+def _does_not_add_up(announced: int, found: int) -> WireError:
+    return bad(f"inputs announce {announced} bytes of binary data, {found} follow the head")
 
 
 def _too_many_bytes(nbytes: int, contract: Contract) -> WireError:

@@ -12,7 +12,7 @@ request waits in line nothing more is read, so a client that has gone away by th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
@@ -28,14 +28,18 @@ from slotwise.edges.oip.exchange import Exchange
 from slotwise.edges.oip.limits import Limits
 
 Header = tuple[bytes, bytes]
+Cycle = Exchange | RequestResponseCycle
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-JSON_TYPE = (b"content-type", b"application/json")
+JSON_TYPE = b"content-type: application/json\r\n"
+CLOSE = b"connection: close\r\n"
 
 
 class Desk(Protocol):
     """Where a connection takes its inference requests."""
 
     limits: Limits
+    replies: Counter[int]
+    """How many replies have gone out, by status."""
 
     def open(self, connection: Connection, method: bytes, url: bytes, headers: list[Header]) -> Exchange | None:
         """Begin an exchange, failed already if need be; None when the URL is none of an inference."""
@@ -48,9 +52,6 @@ class Desk(Protocol):
 
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
-
-    def sent(self, status: HTTPStatus) -> None:
-        """A reply has gone out."""
 
 
 class Connection(HttpToolsProtocol):
@@ -67,9 +68,11 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._desk = desk
         self._limits = desk.limits
-        self._current: Exchange | RequestResponseCycle | None = None
+        self._current: Cycle | None = None
         """The one request that is being answered."""
-        self._line: deque[tuple[Exchange | RequestResponseCycle, ASGI3Application]] = self.pipeline  # type: ignore[assignment]  # exchanges stand in it too
+        self._newest: Exchange | None = None
+        """The request that was begun last, if it is for inference."""
+        self._line: deque[tuple[Cycle, ASGI3Application]] = self.pipeline  # type: ignore[assignment]  # it is uvicorn's
         """Those behind the current one, the next one last."""
         self._is_advancing = False
         self._is_in_head = False
@@ -79,6 +82,8 @@ class Connection(HttpToolsProtocol):
         self._is_closing = False
         self._has_progressed = False
         self._silent_nbytes = 0
+        self._default_headers: list[Header] | None = None
+        self._default_lines = b""
         self._since_s = 0.0
         self._tick_s = min(self._limits.keep_alive_s, self._limits.read_s, self._limits.write_s)
         self._patience: asyncio.TimerHandle | None = None
@@ -98,33 +103,43 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; what was understood comes back through the callbacks below."""
-        rest = data
-        while rest and not self._is_discarding:
-            rest = self._feed(rest)
-        if self._has_progressed:
-            self._has_progressed = False
-            self._silent_nbytes = 0
-        else:
-            self._count_silence(len(data))
-
-    def _feed(self, data: bytes) -> bytes:
-        """Parse, and return what is left over."""
+        if self._is_discarding:
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # No other protocol is spoken here; the bytes behind the request are the next one.
-            return data[int(upgrade.args[0]) :]
+            self._feed_rest(data, upgrade)
         except httptools.HttpParserCallbackError:
             raise  # ours, not the client's
         except httptools.HttpParserError as error:
-            self._reject(WireError(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}"))
-        return b""
+            self._reject(_not_http(error))
+        if not self._has_progressed:
+            self._count_silence(self._silent_nbytes + len(data))
+            return
+        self._has_progressed = False
+        self._silent_nbytes = 0
+        if self._is_in_head:
+            self._count_silence(len(self.url) + sum(len(name) + len(text) for name, text in self.headers))
+
+    def _feed_rest(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """No other protocol is spoken here: what stands behind the request is the next one."""
+        while not self._is_discarding:
+            data = data[int(upgrade.args[0]) :]
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+            except httptools.HttpParserCallbackError:
+                raise  # ours, not the client's
+            except httptools.HttpParserError as error:
+                self._reject(_not_http(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Everything under way on this connection is void."""
         if self._patience is not None:
             self._patience.cancel()
-        line: list[Exchange | RequestResponseCycle | None] = [self._current, *(cycle for cycle, _ in self._line)]
+        line: list[Cycle | None] = [self._current, *(cycle for cycle, _ in self._line)]
         for cycle in line:
             if type(cycle) is Exchange:
                 self._desk.forget(cycle)
@@ -133,7 +148,7 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
         self._line.clear()
         self._current = None
-        if type(self._last()) is Exchange:
+        if self._newest is not None:
             self.cycle = None  # type: ignore[assignment]  # uvicorn's own initial value
         super().connection_lost(exc)
 
@@ -171,15 +186,15 @@ class Connection(HttpToolsProtocol):
         if exchange is None:
             self._put_cycle()
             return
-        if not self.parser.should_keep_alive() or self.parser.get_http_version() == "1.0":
+        if not self.parser.should_keep_alive() or (exchange.names_connection and self._is_old()):
             exchange.keep_alive = False
         self._put(exchange)
 
     def on_body(self, body: bytes) -> None:
         """Some of the body of the request read last."""
         self._has_progressed = True
-        exchange = self._last()
-        if type(exchange) is not Exchange:
+        exchange = self._newest
+        if exchange is None:
             super().on_body(body)
             return
         exchange.write(body)
@@ -190,8 +205,8 @@ class Connection(HttpToolsProtocol):
         """The request read last is complete."""
         self._is_reading = False
         self._has_progressed = True
-        exchange = self._last()
-        if type(exchange) is not Exchange:
+        exchange = self._newest
+        if exchange is None:
             super().on_message_complete()
             return
         exchange.is_complete = True
@@ -200,23 +215,22 @@ class Connection(HttpToolsProtocol):
 
     # The line
 
-    def _last(self) -> Exchange | RequestResponseCycle | None:
-        """The request that was begun last."""
-        return self.cycle
-
     def _put(self, exchange: Exchange) -> None:
+        self._newest = exchange
         self.cycle = exchange  # type: ignore[assignment]  # uvicorn asks it only for `response_complete`
-        if self._is_free():
+        if self._current is None and not self._line and not self.flow.write_paused:
             self._start(exchange)
         else:
             self.flow.pause_reading()
             self._line.appendleft((exchange, self.app))
 
-    def _is_free(self) -> bool:
-        return self._current is None and not self._line and not self.flow.write_paused
+    def _is_old(self) -> bool:
+        """Whether this is HTTP/1.0, whose connections are closed even where the client would keep them."""
+        return bool(self.parser.get_http_version() == "1.0")
 
     def _put_cycle(self) -> None:
         # The scope is made late, because the hot route has no use for it.
+        self._newest = None
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -266,44 +280,46 @@ class Connection(HttpToolsProtocol):
             self._close()
         elif self._line:
             self._advance()
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     # Replies
 
-    def send(self, exchange: Exchange, status: HTTPStatus, headers: list[Header], body: bytes) -> None:
-        """Answer the exchange that is being answered; one write."""
+    def send(self, exchange: Exchange, status: HTTPStatus, headers: bytes, body: bytes) -> None:
+        """Answer the exchange that is being answered, in one write. Headers are lines, each with its end."""
         assert exchange is self._current, "answers go out in the order of the requests"
-        lines = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            lines += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
         if not exchange.keep_alive or self._is_closing:
-            lines.append(b"connection: close\r\n")
-        lines += (b"content-length: %d\r\n\r\n" % len(body), body)
-        self.transport.write(b"".join(lines))
+            headers += CLOSE
+        head = b"%s%s%scontent-length: %d\r\n\r\n" % (STATUS_LINE[status], self._defaults(), headers, len(body))
+        self.transport.write(head + body)
         exchange.response_complete = True
         exchange.connection = None
-        self._desk.sent(status)
+        self._desk.replies[status] += 1
         self._answered(exchange.keep_alive)
 
     def send_error(self, exchange: Exchange, error: WireError) -> None:
         """Answer with an error."""
-        exchange.discard()
-        self.send(exchange, error.status, [JSON_TYPE, *error.headers()], error.body())
+        self.send(exchange, error.status, JSON_TYPE + _lines(error.headers()), error.body())
+
+    def _defaults(self) -> bytes:
+        """The headers that uvicorn puts to every reply; it makes them anew every second."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = _lines(headers)
+        return self._default_lines
 
     def _reject(self, error: WireError) -> None:
         """What comes cannot be understood any more: say so once those before it have been answered, then close."""
         self._is_discarding = True
         self._is_reading = False
-        last = self._last()
-        if type(last) is Exchange and not last.is_complete and not last.response_complete:
+        last, cycle = self._newest, self.cycle
+        if last is not None and not last.is_complete and not last.response_complete:
             last.keep_alive = False
             last.fail(error)
             if last is self._current:
                 self.send_error(last, error)
-        elif type(last) is RequestResponseCycle and last.more_body and not last.response_complete:
+        elif type(cycle) is RequestResponseCycle and cycle.more_body and not cycle.response_complete:
             self.transport.close()
         else:
             self._put(self._desk.refuse(self, error))
@@ -323,7 +339,7 @@ class Connection(HttpToolsProtocol):
 
     def _count_silence(self, nbytes: int) -> None:
         """Bytes that brought neither a request nor a body belong to a head or a trailer, which end some time."""
-        self._silent_nbytes += nbytes
+        self._silent_nbytes = nbytes
         if self._silent_nbytes > self._limits.head_bytes_max and not self._is_discarding:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._reject(WireError(status, f"the head has more than {self._limits.head_bytes_max} bytes, the limit"))
@@ -367,3 +383,11 @@ class Connection(HttpToolsProtocol):
             self._reject(WireError(HTTPStatus.REQUEST_TIMEOUT, f"no whole request in {self._limits.read_s:g} s"))
         else:
             self.transport.close()
+
+
+def _not_http(error: httptools.HttpParserError) -> WireError:
+    return WireError(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
+
+
+def _lines(headers: list[Header]) -> bytes:
+    return b"".join([b"%s: %s\r\n" % header for header in headers])

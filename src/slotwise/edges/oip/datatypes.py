@@ -77,7 +77,8 @@ def pack(data: Json, datatype: str, shape: tuple[int, ...], elements: int) -> by
     if len(values) != elements:
         raise TensorFault(f"has {len(values)} values for a shape of {elements}")
     if code is None:
-        return b"".join([_LENGTH.pack(len(text)) + text for text in map(str.encode, values)])  # type: ignore[arg-type]  # decoded as str
+        texts = [text.encode() for text in map(str, values)]  # they are str already, by the decoder's type
+        return b"".join([_LENGTH.pack(len(text)) + text for text in texts])
     try:
         return struct.pack(f"<{elements}{code}", *values)
     except (struct.error, OverflowError) as error:
@@ -87,7 +88,8 @@ def pack(data: Json, datatype: str, shape: tuple[int, ...], elements: int) -> by
 def unpack(view: memoryview, datatype: str) -> list[object]:
     """Bytes as JSON values, flat. Raises TensorFault for what JSON cannot say."""
     if datatype != BYTES:
-        return list(view.cast(_CODES[datatype]))  # type: ignore[call-overload]  # typeshed wants the code spelled out
+        numbers: list[object] = view.cast(_CODES[datatype]).tolist()  # type: ignore[call-overload]  # wants a literal
+        return numbers
     try:
         return [str(element, "utf-8") for element in elements_of(view)]
     except UnicodeDecodeError as error:

@@ -7,10 +7,10 @@ from pathlib import PurePath
 import msgspec
 
 from slotwise.edges.oip.datatypes import BYTES
-from slotwise.edges.oip.errors import NS_PER_MS
 from slotwise.edges.oip.statistics import Duration, ModelStatistics
 from slotwise.engine.ports import ModelStatus
 from slotwise.facts.types import ModelSpec, TensorSpec
+from slotwise.facts.units import MS
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -189,7 +189,7 @@ def model_config(spec: ModelSpec) -> ModelConfig:
         input=[_config_tensor(tensor, first) for tensor in spec.inputs],
         output=[_config_tensor(tensor, first) for tensor in spec.outputs],
         parameters={
-            "slo_ms": ConfigValue(f"{spec.slo_ns / NS_PER_MS:g}"),
+            "slo_ms": ConfigValue(f"{spec.slo_ns / MS:g}"),
             "priority": ConfigValue(str(spec.priority)),
             "weight": ConfigValue(f"{spec.weight:g}"),
             "digest": ConfigValue(spec.digest),
@@ -205,7 +205,7 @@ def model_statistics(spec: ModelSpec, counts: ModelStatistics, epoch_ns: int) ->
     return ModelStatisticsDocument(
         name=spec.name,
         version=spec.version,
-        last_inference=(counts.last_inference_ns + epoch_ns) // NS_PER_MS if counts.last_inference_ns else 0,
+        last_inference=(counts.last_inference_ns + epoch_ns) // MS if counts.last_inference_ns else 0,
         inference_count=counts.inference_count,
         execution_count=counts.execution_count,
         inference_stats=InferenceStatistics(

@@ -10,9 +10,7 @@ from http import HTTPStatus
 
 import msgspec
 
-NS_PER_US = 1000
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
+from slotwise.facts.units import MS, S
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -48,7 +46,7 @@ class WireError(Exception):
 
     def body(self) -> bytes:
         """The JSON that tells it."""
-        retry_after_ms = -(-self.retry_after_ns // NS_PER_MS) or None
+        retry_after_ms = -(-self.retry_after_ns // MS) or None
         return msgspec.json.encode(ErrorBody(self.message, self.reason, self.predicted_ms, retry_after_ms))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -57,7 +55,7 @@ class WireError(Exception):
             return [(b"allow", self.allow.encode())]
         if not self.retry_after_ns:
             return []
-        seconds, milliseconds = -(-self.retry_after_ns // NS_PER_S), -(-self.retry_after_ns // NS_PER_MS)
+        seconds, milliseconds = -(-self.retry_after_ns // S), -(-self.retry_after_ns // MS)
         return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
 
 

@@ -66,6 +66,8 @@ class Exchange:
     keep_alive = True
     expects_continue = False
     takes_gzip = False
+    names_connection = False
+    """It has a header Connection."""
     is_complete = False
     """The body has been read to its end."""
     response_complete = False
@@ -82,10 +84,10 @@ class Exchange:
         self._room = room
 
     def fail(self, error: WireError) -> None:
-        """Nothing will come of it. The first reason stands."""
+        """Nothing will come of it: give back what it holds. The first reason stands."""
         if self.error is None:
             self.error = error
-            self._drop_body()
+            self.discard()
 
     def announce(self, length: int) -> None:
         """The length of the body to come, as the client says. Raises WireError when it is beyond the limit."""
@@ -100,7 +102,17 @@ class Exchange:
         if self.error is not None:
             return
         try:
-            self._write(piece if self.inflater is None else self.inflater.write(piece))
+            if self.inflater is not None:
+                piece = self.inflater.write(piece)
+            self._size += len(piece)
+            if self._size > self._limits.body_bytes_max:
+                raise too_large(f"the body has more than {self._limits.body_bytes_max} bytes, the limit")
+            if not self._body and self._filler is None:
+                self._body = piece
+            else:
+                self._append(piece)
+            if self._length is not None and self._size < self._length and self._filler is None:
+                self._stream(self._length)
         except WireError as error:
             self.keep_alive &= error.status is not HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             self.fail(error)
@@ -129,20 +141,10 @@ class Exchange:
             self._arena.release(self.region)
             self.region = None
 
-    def _write(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self._limits.body_bytes_max:
-            raise too_large(f"the body has more than {self._limits.body_bytes_max} bytes, the limit")
+    def _append(self, piece: bytes) -> None:
         if self._filler is not None:
             self._filler.write(piece)
-        elif not self._body:
-            self._body = piece
-        else:
-            self._collect(piece)
-        if self._length is not None and self._size < self._length and self._filler is None:
-            self._stream(self._length)
-
-    def _collect(self, piece: bytes) -> None:
+            return
         # The first piece is kept as it came; from the second on there is a copy to grow.
         fresh = len(piece) if type(self._body) is bytearray else self._size
         self._room.take(fresh, self._limits.retry_after_ns)

@@ -41,9 +41,11 @@ from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
 from slotwise.facts.value import value
 
 _INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_BINARY_TYPE = (b"content-type", b"application/octet-stream")
-_GZIPPED = (b"content-encoding", b"gzip")
+_BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+_GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
+_LENGTHS = frozenset((6, 7, 10, 14, 15, 16, 31))
+"""Of the names of those headers that matter."""
 
 
 @value
@@ -106,7 +108,7 @@ class HttpDoor:
         self._routes: dict[bytes, _Route] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
-        self._replies: Counter[int] = Counter()
+        self.replies: Counter[int] = Counter()
         self._is_draining = False
         self._drained = asyncio.Event()
         self._server: _Server | None = None
@@ -165,7 +167,9 @@ class HttpDoor:
         """A snapshot."""
         connections = len(self._server.server_state.connections) if self._server else 0
         return DoorStatistics(
-            replies=dict(self._replies), requests_in_flight=len(self._waiting), connections=connections
+            replies={int(status): count for status, count in self.replies.items()},
+            requests_in_flight=len(self._waiting),
+            connections=connections,
         )
 
     # The connections' side
@@ -180,7 +184,8 @@ class HttpDoor:
             _read_headers(exchange, headers, self.limits)
             if method != b"POST":
                 raise WireError(HTTPStatus.METHOD_NOT_ALLOWED, "an inference is asked for with POST", allow="POST")
-            self._check_room()
+            if self._is_full():
+                raise self._no_room()
             exchange.contract = self._contract(route)
         except WireError as error:
             # One who waits for leave to send may go on with another request or with the body: better to start afresh.
@@ -191,7 +196,8 @@ class HttpDoor:
     def submit(self, exchange: Exchange) -> None:
         """Take a request that has been read in full to the engine."""
         try:
-            self._check_room()
+            if self._is_draining:
+                raise self._no_room()
             infer = exchange.finish()
         except WireError as error:
             exchange.fail(error)
@@ -234,10 +240,6 @@ class HttpDoor:
         exchange.fail(error)
         return exchange
 
-    def sent(self, status: HTTPStatus) -> None:
-        """A reply has gone out."""
-        self._replies[status] += 1
-
     # The engine's side
 
     def reply(self, reply: Reply) -> None:
@@ -252,6 +254,7 @@ class HttpDoor:
             try:
                 self._answer(connection, exchange, reply)
             except WireError as error:
+                exchange.discard()
                 connection.send_error(exchange, error)
         if self._is_draining and not self._waiting:
             self._drained.set()
@@ -270,12 +273,12 @@ class HttpDoor:
             parameters = timing_parameters(outcome, reply.timing if wish.has_timing else None)
         payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, parameters)
         exchange.discard()  # after encoding: an output may lie in the request's own region
-        headers, content = [JSON_TYPE], payload.body
+        headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:
-            headers = [_BINARY_TYPE, (b"inference-header-content-length", b"%d" % payload.head_length)]
+            headers = _BINARY_TYPE % payload.head_length
         if exchange.takes_gzip and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
             content = body.gzip(content, self.limits.gzip_level)
-            headers.append(_GZIPPED)
+            headers += _GZIPPED
         connection.send(exchange, HTTPStatus.OK, headers, content)
 
     def _abandon(self, request_id: int, exchange: Exchange) -> None:
@@ -287,7 +290,7 @@ class HttpDoor:
                 reason=Reason.SHUTTING_DOWN.value,
                 retry_after_ns=self.limits.retry_after_ns,
             )
-            connection.send(exchange, error.status, [JSON_TYPE, *error.headers()], error.body())
+            connection.send_error(exchange, error)
             self._post(Cancelled(request_id=request_id))
 
     # Routes
@@ -320,22 +323,16 @@ class HttpDoor:
         route.contract = contract = Contract(spec, self.limits.bounds())
         return contract
 
-    def _check_room(self) -> None:
-        retry_after_ns = self.limits.retry_after_ns
+    def _is_full(self) -> bool:
+        return self._is_draining or len(self._waiting) >= self.limits.requests_max
+
+    def _no_room(self) -> WireError:
         if self._is_draining:
-            raise WireError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the server is shutting down",
-                reason=Reason.SHUTTING_DOWN.value,
-                retry_after_ns=retry_after_ns,
-            )
-        if len(self._waiting) >= self.limits.requests_max:
-            raise WireError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{len(self._waiting)} requests are under way, the limit",
-                reason=Reason.QUEUE_FULL.value,
-                retry_after_ns=retry_after_ns,
-            )
+            reason, words = Reason.SHUTTING_DOWN, "the server is shutting down"
+        else:
+            reason, words = Reason.QUEUE_FULL, f"{len(self._waiting)} requests are under way, the limit"
+        status, retry_after_ns = HTTPStatus.SERVICE_UNAVAILABLE, self.limits.retry_after_ns
+        return WireError(status, words, reason=reason.value, retry_after_ns=retry_after_ns)
 
 
 class _Server(uvicorn.Server):
@@ -360,6 +357,8 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
     """The few headers that matter, told apart by their length first. Raises WireError for a bad one."""
     for name, text in headers:
         size = len(name)
+        if size not in _LENGTHS:
+            continue
         if size == 14 and name.lower() == b"content-length":
             exchange.announce(int(text))  # digits only, or the parser had refused it
         elif size == 31 and name.lower() == b"inference-header-content-length":
@@ -368,6 +367,8 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
             exchange.takes_gzip = body.takes_gzip(text)
         elif size == 16 and name.lower() == b"content-encoding":
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
+        elif size == 10 and name.lower() == b"connection":
+            exchange.names_connection = True
         elif size == 6 and name.lower() == b"expect":
             exchange.expects_continue = text.lower() == b"100-continue"
         elif size == 7 and name.lower() == b"upgrade":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slotwise.edges.oip.codec import Bounds
-from slotwise.edges.oip.errors import NS_PER_S
+from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 MIB = 1 << 20
@@ -41,7 +41,7 @@ class Limits:
     """How long a client may leave an answer unread."""
     linger_s: float = 2.0
     """How long what a refused client still sends is read and thrown away, so that it gets to see the reply."""
-    retry_after_ns: int = NS_PER_S
+    retry_after_ns: int = S
     """When to come again, where the engine does not say."""
 
     def bounds(self) -> Bounds:

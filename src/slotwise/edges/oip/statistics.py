@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from slotwise.facts.actions import Action, Reply, RunBatch
 from slotwise.facts.events import Arrived, BatchDone, BatchFailed, Event, ExecutorLost, ModelRemoved
-from slotwise.facts.types import Outcome, Request
+from slotwise.facts.types import Outcome, Reason, Request
 from slotwise.facts.value import value
 
 
@@ -78,7 +78,7 @@ class _Sum:
 
 
 class _Model:
-    __slots__ = ("batches", "execution", "executions", "fail", "last_ns", "outcomes", "queue", "rows", "success")
+    __slots__ = ("batches", "endings", "execution", "executions", "fail", "last_ns", "queue", "rows", "success")
 
     def __init__(self) -> None:
         self.last_ns = 0
@@ -89,9 +89,10 @@ class _Model:
         self.queue = _Sum()
         self.execution = _Sum()
         self.batches: dict[int, _Sum] = {}
-        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.endings: Counter[tuple[str, str]] = Counter()
 
     def snapshot(self, model: str) -> ModelStatistics:
+        in_time = Counter({(Outcome.IN_TIME.value, Reason.NONE.value): self.success.count})
         return ModelStatistics(
             model=model,
             last_inference_ns=self.last_ns,
@@ -106,7 +107,7 @@ class _Model:
             ),
             outcomes=tuple(
                 OutcomeCount(outcome=outcome, reason=reason, count=count)
-                for (outcome, reason), count in sorted(self.outcomes.items())
+                for (outcome, reason), count in sorted((self.endings + in_time).items())
             ),
         )
 
@@ -185,4 +186,4 @@ class Statistics:
             model.success.add(now_ns - request.arrival_ns)
         else:
             model.fail.add(now_ns - request.arrival_ns)
-        model.outcomes[reply.outcome.value, reply.reason.value] += 1
+            model.endings[reply.outcome.value, reply.reason.value] += 1

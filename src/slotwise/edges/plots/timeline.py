@@ -48,7 +48,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-LEFT, RIGHT = 0.05, 0.985
+LEFT, RIGHT = 0.056, 0.985
 WIDTH_INCHES, HEIGHT_INCHES, DOTS_PER_INCH = 19.0, 11.5, 120
 BIN_S = 0.25
 ZOOM_NS = S
@@ -56,7 +56,7 @@ BEFORE_MARK_SHARE = 0.3
 """Of a close look with a mark in it: how much of it lies before the mark."""
 LANE, HALF_BAR, DEADLINES_BELOW, HALF_TICK = 1.0, 0.26, 0.39, 0.07
 """In a lane of height 1: half a bar's height, how far below its middle the deadlines are, half their height."""
-LETTERS_PER_LOOK = 92
+LETTERS_PER_LOOK = 100
 """How many letters of a label a close look is wide."""
 LETTERS_MIN = 5
 """A bar with room for fewer letters stays without a label."""
@@ -172,7 +172,8 @@ def _close_look(axes: Axes, paint: _Paint, scene: Scene, *, is_first: bool) -> N
     _bars(axes, paint, bars, edge=0.6)
     for bar in bars:
         _label(axes, paint, bar, start_ns, end_ns)
-    _deadlines(axes, paint, start_ns, end_ns)
+    asked = [one for one in paint.timeline.asked if scene.start_ns <= one.arrival_ns <= scene.end_ns]
+    _deadlines(axes, paint, asked, start_ns, end_ns)
     _losses(axes, paint, has_text=True)
     _lane_names(axes, paint, lowest=0, is_named=is_first)
     axes.set_xlim(paint.seconds(start_ns), paint.seconds(end_ns))
@@ -229,24 +230,24 @@ def _label(axes: Axes, paint: _Paint, bar: Bar, start_ns: int, end_ns: int) -> N
     )
 
 
-def _deadlines(axes: Axes, paint: _Paint, start_ns: int, end_ns: int) -> None:
+def _deadlines(axes: Axes, paint: _Paint, asked: Sequence[Asked], start_ns: int, end_ns: int) -> None:
     """A mark for every request: at its deadline below the lane that answered it, or at its arrival if it never ran."""
     met: list[tuple[float, float]] = []
     missed: list[tuple[float, float]] = []
     refused: list[Asked] = []
-    for asked in paint.timeline.asked:
-        if asked.outcome is Outcome.REFUSED and start_ns <= asked.arrival_ns <= end_ns:
-            refused.append(asked)
-        elif asked.outcome not in (Outcome.REFUSED, None) and start_ns <= asked.deadline_ns <= end_ns:
-            height = paint.lanes[asked.executor] - DEADLINES_BELOW if asked.executor in paint.lanes else 0.0
-            (met if asked.outcome is Outcome.IN_TIME else missed).append((paint.seconds(asked.deadline_ns), height))
+    for one in asked:
+        if one.outcome is Outcome.REFUSED and start_ns <= one.arrival_ns <= end_ns:
+            refused.append(one)
+        elif one.outcome not in (Outcome.REFUSED, None) and start_ns <= one.deadline_ns <= end_ns:
+            height = paint.lanes[one.executor] - DEADLINES_BELOW if one.executor in paint.lanes else 0.0
+            (met if one.outcome is Outcome.IN_TIME else missed).append((paint.seconds(one.deadline_ns), height))
     axes.vlines(
         [x for x, _ in met], [y - HALF_TICK for _, y in met], [y + HALF_TICK for _, y in met], colors=MET, linewidth=1.1
     )
     axes.plot([x for x, _ in missed], [y for _, y in missed], "x", color=MISSED, markersize=6, markeredgewidth=1.8)
     heights = [-0.02 - HALF_BAR, -0.02 + HALF_BAR]
-    for asked in refused:
-        axes.plot([paint.seconds(asked.arrival_ns)] * 2, heights, color=paint.colours[asked.model], linewidth=1.3)
+    for one in refused:
+        axes.plot([paint.seconds(one.arrival_ns)] * 2, heights, color=paint.colours[one.model], linewidth=1.3)
 
 
 def _losses(axes: Axes, paint: _Paint, *, has_text: bool) -> None:
@@ -288,7 +289,7 @@ def _legend(figure: Figure, paint: _Paint) -> None:
     figure.legend(
         handles=models,
         loc="lower left",
-        bbox_to_anchor=(0.045, 0.012),
+        bbox_to_anchor=(0.05, 0.012),
         ncols=min(8, max(1, -(-len(models) // 3))),
         frameon=False,
         fontsize=9,

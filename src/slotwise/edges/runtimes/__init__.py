@@ -1,27 +1,20 @@
 """Runtimes: what turns a file into a model that runs. One file each, chosen by the file's ending.
 
-To add one: a file with the functions of `Runtime`, a line in `RUNTIMES`, a test file. A runtime's
+To add one: a file with the functions of `Runtime`, its import and its line in `RUNTIMES`, a test file. A runtime's
 library is imported when its first model is loaded (or by `preload`), never by this module.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from slotwise.edges.runtimes.tensors import Array
 from slotwise.engine.ports import ModelError
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import TensorSpec
 from slotwise.facts.value import value
-
-RUNTIMES: dict[str, str] = {
-    ".onnx": "slotwise.edges.runtimes.onnx",
-    ".emulated.json": "slotwise.edges.runtimes.emulated",
-}
-"""File ending to module."""
 
 
 class Stopped(Exception):
@@ -78,6 +71,25 @@ class Runtime(Protocol):
         """Read a model and make it ready to run on so many threads. Raises ModelError."""
 
 
+def _onnx() -> Runtime:
+    from slotwise.edges.runtimes import onnx
+
+    return onnx
+
+
+def _emulated() -> Runtime:
+    from slotwise.edges.runtimes import emulated
+
+    return emulated
+
+
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    ".onnx": _onnx,
+    ".emulated.json": _emulated,
+}
+"""How a file's name ends, and what imports the runtime for it."""
+
+
 def load(path: str, threads: int) -> Model:
     """Load a model with the runtime that its file's ending names. Raises ModelError, whose text is for its owner."""
     ending = next((ending for ending in RUNTIMES if path.endswith(ending)), None)
@@ -85,14 +97,10 @@ def load(path: str, threads: int) -> Model:
         raise ModelError(f"no runtime reads {path!r}: its name must end in one of {', '.join(RUNTIMES)}")
     if not Path(path).is_file():
         raise ModelError(f"there is no file {path!r}")
-    return _runtime(ending).load(path, threads)
+    return RUNTIMES[ending]().load(path, threads)
 
 
 def preload() -> None:
     """Import and warm up every runtime's library now, so that processes forked from this one share it."""
-    for ending in RUNTIMES:
-        _runtime(ending).warm_up()
-
-
-def _runtime(ending: str) -> Runtime:
-    return cast(Runtime, importlib.import_module(RUNTIMES[ending]))
+    for runtime in RUNTIMES.values():
+        runtime().warm_up()

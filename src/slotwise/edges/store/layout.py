@@ -5,12 +5,17 @@ order it was taken. Both align to 64 bytes, a cache line, which is also what vec
 
 `Layout` keeps free blocks in classes of similar size, eight to each power of two, and one integer whose
 bits say which classes have any: finding a block is a shift and a look-up however many there are (the
-two-level segregated fit of Masmano et al., ECRTS 2004). Neighbours merge when freed.
+two-level segregated fit of Masmano et al., ECRTS 2004). Neighbours merge when freed, but some small blocks
+of each size are set aside unmerged, for the next request of that size; all are merged when room is short.
 """
 
 from __future__ import annotations
 
 UNIT_BYTES = 64
+ASIDE_UNITS_MAX = 64
+"""Blocks up to this size are set aside when freed,"""
+ASIDE_BLOCKS_MAX = 32
+"""up to so many of each size."""
 _UNIT_SHIFT = 6
 
 
@@ -40,6 +45,7 @@ class Layout:
         self._counts: dict[int, int] = {}
         self._free: dict[int, int] = {}
         self._free_ends: dict[int, int] = {}
+        self._aside: dict[int, list[int]] = {}
         self._classes: dict[int, dict[int, None]] = {}
         self._classes_filled = 0
         self._add_free(0, self._units_total)
@@ -57,12 +63,10 @@ class Layout:
     def allocate(self, nbytes: int) -> int | None:
         """Offset of a fresh region, held once; None when no free block is large enough."""
         units = (nbytes + UNIT_BYTES - 1) >> _UNIT_SHIFT or 1
-        start = self._find(units)
+        aside = self._aside.get(units)
+        start = aside.pop() if aside else self._carve(units)
         if start is None:
             return None
-        room = self._remove_free(start)
-        if room > units:
-            self._add_free(start + units, room - units)
         self._units_held += units
         self._held[start] = units
         self._counts[start] = 1
@@ -82,13 +86,19 @@ class Layout:
         del self._counts[start]
         units = self._held.pop(start)
         self._units_held -= units
+        if units <= ASIDE_UNITS_MAX:
+            aside = self._aside.setdefault(units, [])
+            if len(aside) < ASIDE_BLOCKS_MAX:
+                aside.append(start)
+                return
         self._give_back(start, units)
 
     def check(self) -> None:
-        """Assert that every unit is either held once or free once, and that free neighbours are merged."""
+        """Assert that every unit is held, free or set aside, once, and that free neighbours are merged."""
         end = 0
         was_free = False
-        for start, units in sorted([*self._held.items(), *self._free.items()]):
+        aside = [(start, units) for units, starts in self._aside.items() for start in starts]
+        for start, units in sorted([*self._held.items(), *self._free.items(), *aside]):
             assert start == end, "blocks overlap or leave a hole"
             is_free = start in self._free
             assert not (is_free and was_free), "free neighbours were not merged"
@@ -97,6 +107,25 @@ class Layout:
         assert self._held.keys() == self._counts.keys()
         assert sum(self._held.values()) == self._units_held
         assert sum(len(blocks) for blocks in self._classes.values()) == len(self._free) == len(self._free_ends)
+
+    def _carve(self, units: int) -> int | None:
+        """Cut so many units off a free block; where there is none, after merging what was set aside."""
+        start = self._find(units)
+        if start is None:
+            self._merge_aside()
+            start = self._find(units)
+            if start is None:
+                return None
+        room = self._remove_free(start)
+        if room > units:
+            self._add_free(start + units, room - units)
+        return start
+
+    def _merge_aside(self) -> None:
+        aside, self._aside = self._aside, {}
+        for units, starts in aside.items():
+            for start in starts:
+                self._give_back(start, units)
 
     def _find(self, units: int) -> int | None:
         at = _class_that_fits(units)

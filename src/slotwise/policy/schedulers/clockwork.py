@@ -34,7 +34,7 @@ from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal, Request
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.policy.estimates import EstimateSettings
-from slotwise.policy.schedulers.clockwork_lines import Line, Tracker, Waiting, line_name
+from slotwise.policy.schedulers.clockwork_lines import Lane, Line, Strategy, Tracker, Waiting, line_name
 from slotwise.policy.schedulers.clockwork_loads import Loads, LoadSettings, Model
 from slotwise.policy.scheduling import Choice, Drop, Run
 from slotwise.policy.view import ExecutorView, Ticket, View
@@ -97,24 +97,6 @@ def published() -> ClockworkSettings:
 def mended() -> ClockworkSettings:
     """Clockwork as its paper describes it, with failed batches tried again."""
     return ClockworkSettings()
-
-
-Strategy = tuple[int, int, str, int, int, Line]
-"""Latest start, batch size, model, a serial number for ties, the level of the size, line."""
-
-
-class Lane:
-    """An executor as Clockwork sees it: a strategy for each line that it could serve, and its batches under way."""
-
-    __slots__ = ("alarm_ns", "heap", "name", "running", "strategies", "tracker")
-
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        self.name = name
-        self.tracker = tracker
-        self.alarm_ns = 0
-        self.heap: list[Strategy] = []
-        self.strategies: dict[Line, Strategy] = {}
-        self.running: dict[int, list[Waiting]] = {}
 
 
 class Clockwork:

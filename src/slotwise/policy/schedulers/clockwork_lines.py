@@ -1,4 +1,4 @@
-"""What Clockwork keeps of waiting requests and of an executor's time: batch queues, and trackers of availability.
+"""What Clockwork keeps of waiting requests and of executors: batch queues, trackers of availability, strategies.
 
 A `Line` has one queue for each batch size, and every request of the line stands in all of them until it is taken,
 or cannot be served in a batch of that size any more. Requests share a line if they may share a batch; one of
@@ -60,7 +60,7 @@ class Line:
             queue.append(waiting)
 
     def remove(self, waiting: Waiting) -> None:
-        """Leave every queue; harmless where it has left already."""
+        """Leave every queue that it has not left as its head."""
         for queue in self._queues:
             if queue and queue[0].serial <= waiting.serial <= queue[-1].serial:
                 queue.remove(waiting)
@@ -167,3 +167,21 @@ class Tracker:
         expected_ns = self._sizes_ns.pop(number)
         self._total_ns -= expected_ns
         return expected_ns
+
+
+Strategy = tuple[int, int, str, int, int, Line]
+"""Latest start, batch size, model, a serial number for ties, the level of the size, line."""
+
+
+class Lane:
+    """An executor as Clockwork sees it: a strategy for each line that it could serve, and its batches under way."""
+
+    __slots__ = ("alarm_ns", "heap", "name", "running", "strategies", "tracker")
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self.name = name
+        self.tracker = tracker
+        self.alarm_ns = 0
+        self.heap: list[Strategy] = []
+        self.strategies: dict[Line, Strategy] = {}
+        self.running: dict[int, list[Waiting]] = {}
