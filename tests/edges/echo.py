@@ -116,10 +116,6 @@ class TestArena:
         assert ref.segment == SEGMENT
         return self.view(ref.offset, ref.nbytes)
 
-    def reuse(self) -> None:
-        """Begin again from the start; for long measurements with few requests at a time."""
-        self._next = 64
-
 
 class EchoController:
     """Ends every request as its model's name says."""

@@ -179,6 +179,8 @@ def test_the_client_reads_statistics(system: System, client: triton.InferenceSer
     success = "inference_stats", "success", "count"
     assert after[success[0]][success[1]][success[2]] - before[success[0]][success[1]][success[2]] == 1
     assert after["inference_stats"]["compute_infer"]["ns"] > 0
+    phases = ("compute_input", "compute_infer", "compute_output")
+    assert len({after["inference_stats"][phase]["count"] for phase in phases}) == 1
     names = {(one["name"], one["version"]) for one in client.get_inference_statistics()["model_stats"]}
     assert {("echo", "1"), ("echo", "2"), ("late", "1")} <= names
 
@@ -300,7 +302,7 @@ def test_statistics_count_rows_runs_and_durations() -> None:
     found = statistics.snapshot("m/1")
     assert (found.inference_count, found.execution_count, found.last_inference_ns) == (3, 1, 190)
     assert (found.success.count, found.success.ns, found.fail.count) == (2, 200, 0)
-    assert (found.queue.ns, found.execution.ns) == (60, 100)
+    assert (found.queue.ns, found.execution.ns, found.returning.ns) == (60, 100, 20)
     assert [(one.rows, one.execution.count, one.execution.ns) for one in found.batches] == [(3, 1, 50)]
 
 

@@ -1,7 +1,7 @@
 """The one decorator that makes a value.
 
 A value is keyword-only, slotted and never changed after birth. The type checker holds us to the last
-part; at run time the class is not frozen, because a frozen dataclass takes about three times as long to
+part; at run time the class is not frozen, because a frozen dataclass takes two to three times as long to
 make and the hot path makes several a request (`benchmarks/values.py` prints both).
 """
 

@@ -9,6 +9,7 @@ the older ones are forgotten. Nothing here reads a clock.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from typing import TypeVar
 
@@ -19,6 +20,12 @@ K = TypeVar("K")
 
 ERRORS_KEPT = 50
 ERROR_QUANTILE = 0.9
+MARGIN_SHARE_MAX = 0.5
+"""A margin is at most this share of a typical run."""
+LEARNING = 0.1
+"""What the newest run counts in ratios and typical times."""
+RATIO_STEP_MAX = 1.5
+"""How far one run may seem to be from a ratio: outliers are many."""
 
 
 @value
@@ -28,9 +35,11 @@ class EstimateSettings:
     `drift_run` samples in a row that miss the estimate to the same side by more than `drift_ratio` reset
     the window to those samples; 0 turns that off. `is_pooled` keeps one window for all executors together, and
     without `is_scaled` a size that has not been seen is taken to be as profiled, as Clockwork does both.
+    A window starts with `priors` samples of what was expected before, so that no single run decides.
     """
 
     window: int = 10
+    priors: int = 2
     quantile: float = 0.5
     drift_run: int = 4
     drift_ratio: float = 0.25
@@ -38,24 +47,58 @@ class EstimateSettings:
     is_scaled: bool = True
 
 
-class Window:
-    """Recent samples of one quantity, and their quantile."""
+class Samples:
+    """The most recent samples of one quantity, in order of size as well, so that a quantile is a look-up."""
 
-    __slots__ = ("_misses", "_settings", "drifts", "estimate_ns", "samples")
+    __slots__ = ("_ascending", "_recent", "_size_max")
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._recent: deque[float] = deque()
+        self._ascending: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    def add(self, sample: float) -> None:
+        """Take a sample in, and the oldest out if there are too many."""
+        self._recent.append(sample)
+        insort(self._ascending, sample)
+        if len(self._recent) > self._size_max:
+            self.forget_oldest()
+
+    def forget_oldest(self) -> None:
+        """Take the oldest sample out."""
+        del self._ascending[bisect_left(self._ascending, self._recent.popleft())]
+
+    def quantile(self, share: float) -> float:
+        """The value at `share` (0 to 1) of the samples in order of size, linear between neighbours."""
+        ascending = self._ascending
+        position = share * (len(ascending) - 1)
+        low = int(position)
+        if low + 1 >= len(ascending):
+            return ascending[-1]
+        return ascending[low] + (ascending[low + 1] - ascending[low]) * (position - low)
+
+
+class Window:
+    """Recent samples of one quantity, and the quantile of them that is the estimate."""
+
+    __slots__ = ("_misses", "_samples", "_settings", "drifts", "estimate_ns")
 
     def __init__(self, settings: EstimateSettings) -> None:
         self._settings = settings
-        self.samples: deque[float] = deque(maxlen=settings.window)
+        self._samples = Samples(settings.window)
         self.estimate_ns = 0.0
         self._misses = 0
         self.drifts = 0
 
     def add(self, sample: float) -> None:
         """Take a sample in and estimate anew."""
-        if self.samples:
+        if len(self._samples):
             self._note_miss(sample)
-        self.samples.append(sample)
-        self.estimate_ns = quantile(sorted(self.samples), self._settings.quantile)
+        self._samples.add(sample)
+        self.estimate_ns = self._samples.quantile(self._settings.quantile)
 
     def _note_miss(self, sample: float) -> None:
         settings = self._settings
@@ -64,19 +107,10 @@ class Window:
         )
         self._misses = side if self._misses * side <= 0 else self._misses + side
         if settings.drift_run and abs(self._misses) >= settings.drift_run:
-            for _ in range(len(self.samples) - settings.drift_run + 1):
-                self.samples.popleft()
+            while len(self._samples) >= settings.drift_run:
+                self._samples.forget_oldest()
             self._misses = 0
             self.drifts += 1
-
-
-def quantile(ascending: list[float], share: float) -> float:
-    """The value at `share` of a sorted list, linear between neighbours."""
-    position = share * (len(ascending) - 1)
-    low = int(position)
-    if low + 1 >= len(ascending):
-        return ascending[-1]
-    return ascending[low] + (ascending[low + 1] - ascending[low]) * (position - low)
 
 
 class Estimates:
@@ -85,10 +119,11 @@ class Estimates:
     def __init__(self, settings: EstimateSettings) -> None:
         self._settings = settings
         self._by_size: dict[tuple[str, str, int], Window] = {}
-        self._ratios: dict[tuple[str, str], Window] = {}
+        self._ratios: dict[tuple[str, str], float] = {}
         self._loads: dict[str, Window] = {}
-        self._errors: dict[str, deque[int]] = {}
+        self._errors: dict[str, Samples] = {}
         self._margins_ns: dict[str, int] = {}
+        self._typical_ns: dict[str, float] = {}
 
     def run_ns(self, executor: str, spec: ModelSpec, rows: int, work: float = 1.0) -> int:
         """Expected time of a batch of `rows`, each `work` times as dear as the profile's."""
@@ -101,7 +136,7 @@ class Estimates:
             return int(spec.profile.expected_ns(rows) * work)
         ratio = self._ratios.get((executor, spec.id)) or self._ratios.get((executor, ""))
         profiled_ns = spec.profile.expected_ns(rows) * work
-        return int(profiled_ns * ratio.estimate_ns) if ratio is not None else int(profiled_ns)
+        return int(profiled_ns * ratio) if ratio is not None else int(profiled_ns)
 
     def load_ns(self, spec: ModelSpec) -> int:
         """Expected time of a load, on any executor."""
@@ -109,8 +144,25 @@ class Estimates:
         return int(window.estimate_ns) if window is not None else spec.profile.load_ns
 
     def margin_ns(self, executor: str) -> int:
-        """How late batches are back beyond what was predicted when they were sent: a high quantile, never negative."""
+        """How late batches are back beyond what was predicted when they were sent: a high quantile, within bounds.
+
+        It is never negative, and never more than a share of what runs take there: on a machine that stalls now and
+        then, no margin makes every promise safe, and one that tries refuses everything.
+        """
         return self._margins_ns.get(executor, 0)
+
+    def doubt(self, executor: str, spec: ModelSpec, rows: int) -> None:
+        """An idle executor was passed over on the strength of estimates: trust them less, since none will be tested.
+
+        What was expected before counts as one more sample, so after a few refusals the executor is tried again.
+        """
+        if self._settings.is_pooled:
+            executor = ""
+        window = self._by_size.get((executor, spec.id, rows))
+        if window is not None:
+            window.add(spec.profile.expected_ns(rows))
+        if executor in self._errors:
+            self.note_error(executor, 0)
 
     def drifts(self) -> int:
         """How often a window was reset because the world had changed."""
@@ -120,16 +172,27 @@ class Estimates:
         """Learn from a batch that ran to its end."""
         if self._settings.is_pooled:
             executor = ""
-        self._window(self._by_size, (executor, spec.id, rows)).add(took_ns / work)
+        key = (executor, spec.id, rows)
+        window = self._by_size.get(key)
+        if window is None:
+            prior_ns = self.run_ns(executor, spec, rows)
+            window = self._by_size[key] = Window(self._settings)
+            for _ in range(self._settings.priors):
+                window.add(prior_ns)
+        window.add(took_ns / work)
+        self._typical_ns[executor] = self._typical_ns.get(executor, took_ns) * (1 - LEARNING) + took_ns * LEARNING
         ratio = took_ns / (spec.profile.expected_ns(rows) * work)
-        self._window(self._ratios, (executor, spec.id)).add(ratio)
-        self._window(self._ratios, (executor, "")).add(ratio)
+        self._note_ratio((executor, spec.id), ratio)
+        self._note_ratio((executor, ""), ratio)
 
     def note_error(self, executor: str, late_ns: int) -> None:
         """Learn how far a batch's end was from its prediction; positive is late."""
-        errors = self._errors.setdefault(executor, deque(maxlen=ERRORS_KEPT))
-        errors.append(late_ns)
-        self._margins_ns[executor] = max(0, int(quantile([float(e) for e in sorted(errors)], ERROR_QUANTILE)))
+        errors = self._errors.get(executor)
+        if errors is None:
+            errors = self._errors[executor] = Samples(ERRORS_KEPT)
+        errors.add(late_ns)
+        limit_ns = self._typical_ns.get(executor, 0.0) * MARGIN_SHARE_MAX
+        self._margins_ns[executor] = int(min(max(0.0, errors.quantile(ERROR_QUANTILE)), limit_ns))
 
     def note_load(self, spec: ModelSpec, took_ns: int) -> None:
         """Learn from a load."""
@@ -147,6 +210,14 @@ class Estimates:
             del self._by_size[sized]
         for pair in [key for key in self._ratios if key[1] == model]:
             del self._ratios[pair]
+
+    def _note_ratio(self, key: tuple[str, str], ratio: float) -> None:
+        known = self._ratios.get(key)
+        if known is None:
+            self._ratios[key] = ratio
+            return
+        counted = min(max(ratio, known / RATIO_STEP_MAX), known * RATIO_STEP_MAX)
+        self._ratios[key] = known + (counted - known) * LEARNING
 
     def _window(self, windows: dict[K, Window], key: K) -> Window:
         window = windows.get(key)

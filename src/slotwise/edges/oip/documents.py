@@ -7,6 +7,7 @@ from pathlib import PurePath
 import msgspec
 
 from slotwise.edges.oip.datatypes import BYTES
+from slotwise.edges.oip.statistics import BatchStatistics as BatchCounts
 from slotwise.edges.oip.statistics import Duration, ModelStatistics
 from slotwise.engine.ports import ModelStatus
 from slotwise.facts.types import ModelSpec, TensorSpec
@@ -109,14 +110,15 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class InferenceStatistics(msgspec.Struct, frozen=True):
-    """Durations by phase; tensors are read from and left in shared memory, so input and output take no time."""
+    """Durations by phase. Clients insist that the three of `compute` have the same count, so each is told."""
 
     success: Count
     fail: Count
     queue: Count
+    compute_input: Count
+    """No time: tensors are read where the door has put them."""
     compute_infer: Count
-    compute_input: Count = Count()
-    compute_output: Count = Count()
+    compute_output: Count
     cache_hit: Count = Count()
     cache_miss: Count = Count()
 
@@ -125,9 +127,9 @@ class BatchStatistics(msgspec.Struct, frozen=True):
     """Runs of one batch size."""
 
     batch_size: int
+    compute_input: Count
     compute_infer: Count
-    compute_input: Count = Count()
-    compute_output: Count = Count()
+    compute_output: Count
 
 
 class OutcomeStatistics(msgspec.Struct, frozen=True):
@@ -212,9 +214,11 @@ def model_statistics(spec: ModelSpec, counts: ModelStatistics, epoch_ns: int) ->
             success=_count(counts.success),
             fail=_count(counts.fail),
             queue=_count(counts.queue),
+            compute_input=Count(counts.execution.count),
             compute_infer=_count(counts.execution),
+            compute_output=_count(counts.returning),
         ),
-        batch_stats=[BatchStatistics(batch.rows, _count(batch.execution)) for batch in counts.batches],
+        batch_stats=[_batch_statistics(batch) for batch in counts.batches],
         slotwise_outcomes=[OutcomeStatistics(one.outcome, one.reason, one.count) for one in counts.outcomes],
     )
 
@@ -235,6 +239,11 @@ def _tensor(tensor: TensorSpec) -> TensorMetadata:
 def _config_tensor(tensor: TensorSpec, first: int) -> ConfigTensor:
     kind = "STRING" if tensor.datatype == BYTES else tensor.datatype
     return ConfigTensor(tensor.name, f"TYPE_{kind}", tensor.shape[first:])
+
+
+def _batch_statistics(batch: BatchCounts) -> BatchStatistics:
+    nothing = Count(batch.execution.count)
+    return BatchStatistics(batch.rows, nothing, _count(batch.execution), nothing)
 
 
 def _count(duration: Duration) -> Count:

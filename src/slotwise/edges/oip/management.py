@@ -27,7 +27,7 @@ from slotwise.facts.value import value
 
 _T = TypeVar("_T")
 _ROUTING = {404: "there is no route {path}", 405: "{method} does not go with {path}"}
-_ALONE = {"live": True}
+_LIVE = {"live": True}
 _READY = {"live": True, "ready": True}
 
 
@@ -99,7 +99,7 @@ class Management:
         return _json(documents.ServerMetadata(self._identity.name, self._identity.version))
 
     async def _live(self, request: Request) -> Response:
-        return _json(_ALONE)
+        return _json(_LIVE)
 
     async def _ready(self, request: Request) -> Response:
         if self._is_ready():

@@ -58,6 +58,8 @@ class ModelStatistics:
     queue: Duration
     """From arrival to sending, of requests that ran."""
     execution: Duration
+    returning: Duration
+    """From the end of the run to the reply."""
     batches: tuple[BatchStatistics, ...]
     outcomes: tuple[OutcomeCount, ...]
 
@@ -78,7 +80,18 @@ class _Sum:
 
 
 class _Model:
-    __slots__ = ("batches", "endings", "execution", "executions", "fail", "last_ns", "queue", "rows", "success")
+    __slots__ = (
+        "batches",
+        "endings",
+        "execution",
+        "executions",
+        "fail",
+        "last_ns",
+        "queue",
+        "returning",
+        "rows",
+        "success",
+    )
 
     def __init__(self) -> None:
         self.last_ns = 0
@@ -88,6 +101,7 @@ class _Model:
         self.fail = _Sum()
         self.queue = _Sum()
         self.execution = _Sum()
+        self.returning = _Sum()
         self.batches: dict[int, _Sum] = {}
         self.endings: Counter[tuple[str, str]] = Counter()
 
@@ -102,6 +116,7 @@ class _Model:
             fail=self.fail.snapshot(),
             queue=self.queue.snapshot(),
             execution=self.execution.snapshot(),
+            returning=self.returning.snapshot(),
             batches=tuple(
                 BatchStatistics(rows=rows, execution=total.snapshot()) for rows, total in sorted(self.batches.items())
             ),
@@ -181,6 +196,7 @@ class Statistics:
         if timing is not None:
             model.queue.add(timing.sent_ns - request.arrival_ns)
             model.execution.add(timing.ended_ns - timing.started_ns)
+            model.returning.add(max(0, now_ns - timing.ended_ns))
         if reply.outcome is Outcome.IN_TIME:
             model.rows += request.rows
             model.success.add(now_ns - request.arrival_ns)

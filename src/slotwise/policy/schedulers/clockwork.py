@@ -43,7 +43,7 @@ SPARE_TIMEOUTS = 1024
 LINES_KEPT = 16
 """How many lines of a model are kept though nobody waits in them."""
 
-MENDED_ESTIMATES = EstimateSettings(window=10, quantile=0.99, drift_run=0, is_scaled=False)
+MENDED_ESTIMATES = EstimateSettings(window=10, priors=0, quantile=0.99, drift_run=0, is_scaled=False)
 PUBLISHED_ESTIMATES = replace(MENDED_ESTIMATES, is_pooled=True)
 """The published code keeps one window for all devices, where the paper has one for each."""
 
