@@ -16,6 +16,8 @@ from hypothesis import settings
 WAIT_S_MAX = 60.0
 POLL_S = 0.005
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # the runtime would start a thread that reports home
+
 # A machine shared with others is slow at times, so no example has a deadline; in CI the examples are always the same.
 settings.register_profile("slotwise", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("slotwise")

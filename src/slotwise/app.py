@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-from starlette.requests import Request as WebRequest
-from starlette.responses import Response
-from starlette.routing import Route
 
 from slotwise import __version__
 from slotwise.config import MIB, Config, ConfigError, cache_folder, memory_bytes, printed
@@ -25,6 +22,7 @@ from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
 from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.management import Identity
+from slotwise.edges.oip.pages import json_page
 from slotwise.edges.oip.statistics import Statistics
 from slotwise.edges.repository.registry import Defaults, Progress, Registry
 from slotwise.edges.slices import cores as core_slices
@@ -45,6 +43,8 @@ from slotwise.sim.world import World
 PAGE_BYTES = MIB
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
+STATUS_PATH = "/v2/slotwise/status"
+"""Where a server tells how it stands."""
 SETTLE_S_MAX = 60.0
 """How long first loads are waited for before the door opens; those that take longer go on behind it."""
 SETTLE_POLL_S = 0.02
@@ -100,7 +100,7 @@ class LiveSystem:
             statistics=statistics,
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - clock.now_ns()),
             late_answers=config.late_answers,
-            more_routes=[Route("/v2/slotwise/status", self._say_status)],
+            more_routes=[json_page(STATUS_PATH, self.status)],
         )
         self._journal_file = _journal_file(config)
         journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
@@ -165,9 +165,6 @@ class LiveSystem:
         while is_loading and loop.time() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
             is_loading = any(executor.loads for executor in self.controller.view.executors.values())
-
-    async def _say_status(self, request: WebRequest) -> Response:
-        return Response(msgspec.json.encode(self.status()), media_type="application/json")
 
 
 class ModelReport(msgspec.Struct, frozen=True):

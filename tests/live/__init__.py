@@ -1,0 +1,1 @@
+"""Tests that run the whole product: real processes, real sockets, real clients."""

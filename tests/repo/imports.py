@@ -128,6 +128,9 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.client",
         "slotwise.demo",
         "slotwise.app",
+        "slotwise.config",
+        "slotwise.simulation",
+        "slotwise.terminal",
     ),
     "numpy": (
         "slotwise.policy",
@@ -144,11 +147,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("slotwise.edges.runtimes", "slotwise.edges.zoo"),
     "openvino": ("slotwise.edges.runtimes",),
     "ray": ("slotwise.edges.fleets.ray",),
-    "rich": ("slotwise.cli",),
+    "rich": ("slotwise.cli", "slotwise.terminal", "slotwise.demo"),
     "scipy": ("slotwise.sim.bound",),
     "starlette": ("slotwise.edges.oip",),
     "torch": ("slotwise.edges.runtimes", "slotwise.edges.slices"),
-    "typer": ("slotwise.cli",),
+    "typer": ("slotwise.cli", "slotwise.terminal"),
     "uvicorn": ("slotwise.edges.oip",),
 }
 """Third-party library -> the only places that may import it."""

@@ -19,6 +19,7 @@ from slotwise.facts.value import value
 
 JOURNAL_VERSION = 1
 _EVENTS_BY_NAME = {kind.__name__: kind for kind in EVENT_TYPES}
+_Line = tuple[int, list[tuple[str, dict[str, object]]], msgspec.Raw]
 _encoder = msgspec.json.Encoder()
 
 
@@ -84,7 +85,7 @@ def _plain(action: Action) -> object:
 
 def _read_turn(number: int, line: bytes) -> tuple[int, list[Event], msgspec.Raw]:
     try:
-        now_ns, pairs, actions = msgspec.json.decode(line, type=tuple[int, list[tuple[str, dict[str, object]]], msgspec.Raw])
+        now_ns, pairs, actions = msgspec.json.decode(line, type=_Line)
         return now_ns, [msgspec.convert(fields, _EVENTS_BY_NAME[name]) for name, fields in pairs], actions
     except KeyError as error:
         raise JournalError(f"line {number}: unknown event {error}") from error

@@ -45,7 +45,8 @@ class Residency:
         pages = self.pages_needed(memory_bytes)
         if pages > self.pages_free:
             raise OutOfMemory(
-                f"{model} needs {pages} pages of {self.page_bytes} bytes, {self.pages_free} of {self.pages_total} are free"
+                f"{model} needs {pages} pages of {self.page_bytes} bytes;"
+                f" {self.pages_free} of {self.pages_total} are free"
             )
         self.pages_free -= pages
         self._pages[model] = pages

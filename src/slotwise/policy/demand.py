@@ -22,6 +22,10 @@ PAST_ASSUMED = 0.01
 """How much silence a new kind is taken to have had before, in time constants; it keeps first rates from leaping."""
 
 
+CREDIT_MAX = 2.0
+"""What a kind may save up; more than one, or else a share that is not whole would lose what is left over."""
+
+
 @value
 class DemandSettings:
     """`memory_ns` is the time constant of the rates. Scarcity begins above `full_share` of the executors' time."""
@@ -63,7 +67,7 @@ class KindDemand:
 
     def take_credit(self) -> bool:
         """Whether this arrival is among the share that is served; the share is kept exactly, without chance."""
-        self.credit = min(1.0, self.credit + self.share)
+        self.credit = min(CREDIT_MAX, self.credit + self.share)
         return self.credit >= 1.0
 
     def spend_credit(self) -> None:

@@ -107,8 +107,7 @@ def find(
             joined = _join(view, table, pressure, spec, ticket, base_ns, round(alone_ns * prices.pays_at))
             if joined is not None:
                 offers.append(joined)
-        run_ns = executor.batches[0].expected_ns if executor.batches else 0
-        (open_at if offers else shut_at).append(Critical(executor=name, slack_ns=deadline_ns - now_ns - alone_ns, run_ns=run_ns))
+        (open_at if offers else shut_at).append(Critical(executor=name, slack_ns=deadline_ns - now_ns - alone_ns))
         for offer in offers:
             if offer.cost <= worth and (answer.best is None or _is_better(offer, answer.best, prices.per_ns)):
                 answer.best = offer

@@ -76,9 +76,7 @@ class Promises:
 
     def take_model(self, model: str) -> list[Ticket]:
         """Take every slot of a model out; those of its requests that wait."""
-        found = [
-            (table, slot) for table in self.tables.values() for slot in table.slots if slot.spec.id == model
-        ]
+        found = [(table, slot) for table in self.tables.values() for slot in table.slots if slot.spec.id == model]
         for table, slot in found:
             self.take_slot(table, slot)
         return _waiting(slot for _, slot in found)

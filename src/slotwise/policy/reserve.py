@@ -22,29 +22,27 @@ from slotwise.facts.value import value
 class ReserveSettings:
     """`memory_ns` is how far back critical requests count; costs are worked out anew every `period_ns`.
 
-    Slacks above `slack_max_ns` never count: no run is that long. Zero turns reserving off.
+    Slacks above `slack_max_ns` never count: no run is that long. Zero turns reserving off. Below 1, `others_share`
+    lets executors differ in their reserve: better where a few models are tight, worse where all are.
     """
 
     memory_ns: int = 2 * S
     period_ns: int = S // 20
     slack_max_ns: int = 1_000 * MS
+    others_share: float = 1.0
 
 
 BUCKET_FIRST_NS = 100_000
 BUCKET_FACTOR = 1.5
+"""Slacks are told apart by such steps; within a step their mean counts."""
 
-
-import os
-PHI=float(os.environ.get('PHI','0.5'))
-MODE=int(os.environ.get('MODE','1')); MODE2=float(os.environ.get('MODE2','1.5')); MODE3=int(os.environ.get('MODE3','5'))
 
 @value
 class Critical:
-    """An executor on which an answer in time depends: how much slack the request has there, and what runs there."""
+    """An executor on which an answer in time depends, and how much slack the request has there."""
 
     executor: str
     slack_ns: int
-    run_ns: int
 
 
 class Pressure:
@@ -79,6 +77,10 @@ class Pressure:
         self._costs = list(accumulate(self._rates, initial=0.0))
         self._weighted = list(accumulate(self._slacks, initial=0.0))
 
+    def rate(self, slack_ns: int) -> float:
+        """Critical worth per nanosecond of those with about so much slack or less."""
+        return self._costs[bisect_right(self._edges_ns, slack_ns) + 1]
+
     def cost(self, run_ns: int) -> float:
         """What a run of that length is expected to cost others, in worth."""
         bucket = bisect_left(self._edges_ns, run_ns)
@@ -112,23 +114,19 @@ class Reserve:
         """The pressure on one executor."""
         return self._pressures[executor]
 
-    def note(self, critical: Sequence[Critical], alone_ns: int, worth: float) -> None:
+    def note(self, critical: Sequence[Critical], worth: float) -> None:
         """A request came that only one of these executors could answer in time, or none of them could.
 
-        Of several that are shut the one counts on which most depends, because one open executor is enough; but not
-        one that is shut by a run as short as the request's own: that is no fault of its reserve.
+        Of several that are shut the one on which most depends already counts in full, because one open executor is
+        enough; the others count by `others_share`.
         """
-        open_ = [one for one in critical if 0 <= one.slack_ns < self._settings.slack_max_ns]
-        if MODE == 0:
-            for one in open_:
-                self._pressures[one.executor].note(one.slack_ns, worth)
+        tight = [one for one in critical if 0 <= one.slack_ns < self._settings.slack_max_ns]
+        if not tight:
             return
-        if not open_:
-            return
-        long = [one for one in open_ if one.run_ns > MODE2 * alone_ns] or open_
-        blamed = max(long, key=lambda one: self._pressures[one.executor].cost(one.slack_ns + alone_ns + MODE3 * MS))
-        for one in open_:
-            self._pressures[one.executor].note(one.slack_ns, worth if one is blamed else worth * PHI)
+        blamed = max(tight, key=lambda one: self._pressures[one.executor].rate(one.slack_ns))
+        for one in tight:
+            part = 1.0 if one is blamed else self._settings.others_share
+            self._pressures[one.executor].note(one.slack_ns, worth * part)
 
     def settle(self, now_ns: int) -> None:
         """Work the costs out anew if a period is over."""

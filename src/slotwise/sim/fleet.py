@@ -183,24 +183,28 @@ class SimExecutor:
     def _begin_load(self, action: Load) -> None:
         now_ns = self._clock.now_ns()
         spec = self._truth[action.model]
+        if now_ns > action.latest_ns:
+            self._refuse_load(action, Failure.TOO_LATE, "the load's window has passed")
+            return
         try:
-            if now_ns > action.latest_ns:
-                raise OutOfMemory("the load's window has passed")
             self._residency.begin_load(action.model, spec.profile.memory_bytes, action.load_id)
         except OutOfMemory as error:
-            self._tell(
-                LoadFailed(
-                    executor=self.slice.executor,
-                    model=action.model,
-                    load_id=action.load_id,
-                    failure=Failure.NO_MEMORY,
-                    message=str(error),
-                )
-            )
+            self._refuse_load(action, Failure.NO_MEMORY, str(error))
             return
         self._loading = action
         took_ns = int(spec.profile.load_ns * self.slice.slowness)
         self._clock.call_at(now_ns + took_ns, partial(self._end_load, action, now_ns))
+
+    def _refuse_load(self, action: Load, failure: Failure, message: str) -> None:
+        self._tell(
+            LoadFailed(
+                executor=self.slice.executor,
+                model=action.model,
+                load_id=action.load_id,
+                failure=failure,
+                message=message,
+            )
+        )
 
     def _end_load(self, action: Load, started_ns: int) -> None:
         if self.is_hung:

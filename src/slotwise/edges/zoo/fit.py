@@ -7,10 +7,14 @@ that came out, and those answers are what it is tested against for ever after.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import, which starts a thread that reports otherwise
+
 import onnxruntime
 from onnx import helper, numpy_helper
 

@@ -26,7 +26,7 @@ from slotwise.facts.events import (
     ModelRemoved,
 )
 from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
-from slotwise.facts.units import MS
+from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
 from slotwise.policy.demand import Demand, DemandSettings, KindDemand
@@ -40,20 +40,17 @@ from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
 
-import os
-DEFER=float(os.environ.get('DEFER','0'));HEAD=int(os.environ.get('HEAD','0'))
-
 @value
 class SlotwiseSettings:
     """`ahead_ns` of work may lie at an executor. Batching pays where a row more costs at most `pays_at` of it alone."""
 
-    ahead_ns: int = 150_000
+    ahead_ns: int = 150 * US
     pays_at: float = 0.95
     slots_max: int = 2_000
     """Slots that one executor may be promised to."""
     can_preempt: bool = True
-    headroom: float = 1.0
-    head_ns: int = 0
+    headroom: float = 0.5
+    """How long the backlog may be for a kind that is served in part only, beside the time to its deadline."""
     no_executor_retry_ns: int = 500 * MS
     """When to come again where no executor can hold the model."""
     retry_ns_min: int = 1 * MS
@@ -88,10 +85,10 @@ class Slotwise:
         answer = self._find(spec, ticket, now_ns)
         if not kind.take_credit():
             return self._refuse_overloaded(answer)
-        if HEAD and kind.share < 1.0 and answer.best is not None and not self._has_headroom(answer.best, ticket, now_ns):
+        if kind.share < 1.0 and answer.best is not None and not self._has_headroom(answer.best, ticket, now_ns):
             return self._refuse_overloaded(answer)
         if answer.critical:
-            self._reserve.note(answer.critical, round(kind.cost_ns), kind.worth)
+            self._reserve.note(answer.critical, kind.worth)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit()
@@ -151,8 +148,6 @@ class Slotwise:
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
                 at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
-                if at_ns <= now_ns and DEFER:
-                    at_ns = now_ns + 200_000
                 if now_ns < at_ns < due_ns:
                     due_ns = at_ns
         return due_ns
@@ -215,7 +210,7 @@ class Slotwise:
         """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
         free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
         backlog_ns = free_ns - now_ns + offer.table.backlog_ns + offer.added_ns
-        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns) + self._settings.head_ns
+        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns)
 
     # Keeping promises
 
@@ -238,17 +233,7 @@ class Slotwise:
         if not slot.can_run():
             return None  # told to stop, and not back yet
         self._gather(table, slot, base_ns)
-        if self._defers(table, slot, base_ns):
-            return None
         return self._run(executor, table, slot)
-
-    def _defers(self, table: Timetable, slot: Slot, base_ns: int) -> bool:
-        if not DEFER or slot.rows >= slot.spec.batch_max or slot.tickets[0].alone:
-            return False
-        spare_ns = table.room_ns(0) - base_ns
-        if spare_ns < DEFER * slot.cost_ns:
-            return False
-        return self._reserve.at(table.executor).cost(slot.cost_ns) > self._demand.price_per_ns * slot.cost_ns
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
@@ -300,7 +285,7 @@ class Slotwise:
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
                 saved = theirs.cost(slot.cost_ns) + self._demand.price_per_ns * slot.cost_ns
-                if mine.cost(slot.cost_ns) <= saved and not self._defers(table, slot, owner_ns):
+                if mine.cost(slot.cost_ns) <= saved:
                     return self._run(executor, table, slot)
         return None
 
@@ -351,9 +336,7 @@ class Slotwise:
         settings = self._settings
         if earliest_end_ns == FOREVER_NS:
             message = f"no executor can hold {spec.id} now"
-            return Refusal(
-                reason=Reason.NO_EXECUTOR, message=message, retry_after_ns=settings.no_executor_retry_ns
-            )
+            return Refusal(reason=Reason.NO_EXECUTOR, message=message, retry_after_ns=settings.no_executor_retry_ns)
         late_ns = earliest_end_ns - deadline_ns
         return Refusal(
             reason=Reason.INFEASIBLE,

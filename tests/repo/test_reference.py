@@ -1,0 +1,113 @@
+"""The manual names everything that can be set, asked and answered, and its drawings are those of the code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from slotwise.cli import app
+from slotwise.config import Config
+from slotwise.edges.fleets.settings import FleetLimits
+from slotwise.edges.oip.answers import STATUSES, AnswerParameters
+from slotwise.edges.oip.limits import Limits as DoorLimits
+from slotwise.edges.repository.layout import Limits as RepositoryLimits
+from slotwise.edges.repository.settings import Settings
+from slotwise.facts.types import Reason
+from slotwise.policy.controller import Limits as ControllerLimits
+from slotwise.policy.schedulers import SCHEDULERS
+from slotwise.policy.view import TRANSITIONS
+from slotwise.simulation import FleetPart, ModelPart, Spec
+from tests.repo.cli import read_commands
+from tests.repo.tree import ROOT
+
+STEP = re.compile(r"`([\w/]+\.py): ([\w.]+)`")
+FILE_ONLY = {"models", "fleet"}
+"""Keys of a simulation's file that stand as the names of tables."""
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """A page from one heading to the next of its level or above."""
+    _, _, rest = page(name).partition(f"\n{heading}\n")
+    assert rest, f"docs/{name} has no heading {heading!r}"
+    level = heading.partition(" ")[0]
+    return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
+
+
+def unnamed(names: list[str], text: str) -> list[str]:
+    return [name for name in names if f"`{name}`" not in text]
+
+
+def test_every_option_of_every_command_stands_under_its_command() -> None:
+    for command in read_commands(app):
+        part = re.split(r"\n#{2,3} ", page("reference.md").partition(f"\n### slotwise {command.name}")[2])[0]
+        options = [name for names in command.options for name in names if name.startswith("--")]
+        assert unnamed(options, part) == [], command.name
+
+
+def test_every_setting_of_a_server_stands_with_its_default() -> None:
+    rows = section("operating.md", "## Settings")
+    for field in msgspec.structs.fields(Config):
+        default = "none" if field.default is None else f"`{msgspec.json.encode(default_of(field)).decode()}`"
+        assert f"| `{field.name}` | {default} |" in rows
+    assert unnamed(list(Config.__struct_fields__), section("reference.md", "## Settings of a server")) == []
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+
+
+def test_every_key_of_a_model_stands_in_the_reference() -> None:
+    assert unnamed(list(Settings.__struct_fields__), section("reference.md", "## slotwise.toml beside a model")) == []
+
+
+def test_every_key_of_a_simulation_stands_in_the_reference() -> None:
+    names = [name for part in (Spec, FleetPart, ModelPart) for name in part.__struct_fields__ if name not in FILE_ONLY]
+    assert unnamed(names, section("reference.md", "## The file of a simulation")) == []
+
+
+def test_every_parameter_of_an_answer_stands_in_the_reference() -> None:
+    assert unnamed(list(AnswerParameters.__struct_fields__), section("reference.md", "## Inference")) == []
+
+
+def test_every_reason_stands_with_its_status() -> None:
+    rows = [line for line in section("operating.md", "## Statuses").splitlines() if line.startswith("| ")]
+    for reason, status in STATUSES.items():
+        if reason is not Reason.NONE:
+            assert any(row.startswith(f"| {status.value} |") and f"`{reason.value}`" in row for row in rows), reason
+
+
+def test_every_policy_stands_in_the_manual() -> None:
+    assert unnamed(list(SCHEDULERS), section("operating.md", "## Policies and their settings")) == []
+
+
+@pytest.mark.parametrize("limits", [DoorLimits, ControllerLimits, FleetLimits, RepositoryLimits])
+def test_every_limit_stands_in_the_manual(limits: type) -> None:
+    assert unnamed([field.name for field in fields(limits)], section("operating.md", "## Limits by name")) == []
+
+
+def test_the_drawing_of_a_ticket_is_that_of_the_table() -> None:
+    states = {state.value for state in TRANSITIONS}
+    drawn = {tuple(pair) for pair in re.findall(r"^    (\w+) --> (\w+)$", page("architecture.md"), re.MULTILINE)}
+    assert drawn == {(state.value, then.value) for state, others in TRANSITIONS.items() for then in others}
+    assert {state for pair in drawn for state in pair} == states
+
+
+def test_every_step_of_the_tour_is_in_its_file() -> None:
+    steps = STEP.findall(page("tour.md"))
+    assert len(steps) > 30
+    missing = [f"{path}: {name}" for path, name in steps if not is_defined(ROOT / "src/slotwise" / path, name)]
+    assert missing == []
+
+
+def is_defined(path: Path, name: str) -> bool:
+    """Whether a file defines each part of a dotted name."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return all(re.search(rf"^\s*(class|def|async def) {part}\b", text, re.MULTILINE) for part in name.split("."))
