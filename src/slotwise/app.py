@@ -110,7 +110,12 @@ class LiveSystem:
             fleet=self.fleet,
             front=self.door,
             recorders=[statistics, *journals, *recorders],
+            on_failure=self._fail,
         )
+        self.failure: Exception | None = None
+        """A bug that has stopped the engine; the server must be closed."""
+        self.stopped = asyncio.Event()
+        """Set by whoever wants the server to be closed, and by a failure."""
         self._watching: asyncio.Task[None] | None = None
         self.http_port = 0
 
@@ -132,7 +137,7 @@ class LiveSystem:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        await self.door.stop(self.config.drain_s)
+        await self.door.stop(self.config.drain_s if self.failure is None else 0.0)
         await self.fleet.close()
         self.arena.close()
         if self._journal_file is not None:
@@ -153,6 +158,10 @@ class LiveSystem:
             memory_bytes=self.fleet.memory_bytes(),
             clock_offset_ns=self._clock.offset_ns,
         )
+
+    def _fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self.stopped.set()
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)

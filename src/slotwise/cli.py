@@ -99,11 +99,10 @@ def serve(
 
 async def _serve(config: configs.Config) -> None:
     say(f"configuration: {configs.printed(config)}")
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, system.stopped.set)
         try:
             await system.start()
         except BaseException:
@@ -115,9 +114,11 @@ async def _serve(config: configs.Config) -> None:
             say(f"not on offer: {status.reason}")
     ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on http://{config.host}:{system.http_port}", flush=True)
-    await stop.wait()
+    await system.stopped.wait()
     say("stopping: answering what is under way")
     await system.close()
+    if system.failure is not None:
+        raise system.failure
 
 
 @app.command()

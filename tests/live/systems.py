@@ -93,6 +93,7 @@ async def serving(
         yield system
     finally:
         await system.close()
+    assert system.failure is None, "the engine has stopped"
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ nothing, and it publishes how late it runs, because a controller that lags decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from slotwise.engine.ports import Cancellable, Clock, Controller, Fleet, Front, Recorder
 from slotwise.facts.actions import Reply, WakeAt
@@ -39,12 +39,16 @@ class Engine:
         fleet: Fleet,
         front: Front,
         recorders: Sequence[Recorder] = (),
+        on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
+        """`on_failure` is told of a bug in the controller, after which the engine stands still; else it is raised."""
         self._clock = clock
         self._controller = controller
         self._fleet = fleet
         self._front = front
         self._recorders = recorders
+        self._on_failure = on_failure
+        self._is_broken = False
         self._events: list[Event] = []
         self._due_ns = 0
         self._alarm: Cancellable | None = None
@@ -56,6 +60,8 @@ class Engine:
 
     def post(self, event: Event) -> None:
         """Take an event in; the turn that handles it follows as soon as what runs now has ended."""
+        if self._is_broken:
+            return
         if not self._events:
             self._due_ns = self._clock.now_ns()
             self._clock.call_soon(self._turn)
@@ -76,7 +82,15 @@ class Engine:
         now_ns = self._clock.now_ns()
         events, self._events = self._events, []
         self._note_lag(now_ns - self._due_ns, len(events))
-        actions = self._controller.handle(events, now_ns)
+        try:
+            actions = self._controller.handle(events, now_ns)
+        except Exception as failure:
+            # Its state cannot be trusted any more: better to stop at once than to leave requests without a reply.
+            self._is_broken = True
+            if self._on_failure is None:
+                raise
+            self._on_failure(failure)
+            return
         for recorder in self._recorders:
             recorder.record(now_ns, events, actions)
         fleet, front = self._fleet, self._front

@@ -6,6 +6,8 @@ adds, when the request would end, and what it would cost others; the scheduler t
 
 from __future__ import annotations
 
+import math
+
 from slotwise.facts.types import FOREVER_NS, ModelSpec
 from slotwise.facts.value import value
 from slotwise.policy.placement import Placement
@@ -58,8 +60,7 @@ class Answer:
 
 @value
 class Prices:
-    """`per_ns` is the worth of executor time, zero while there is enough; a row joins a batch that costs at most
-    `pays_at` of what it would cost alone."""
+    """What time is worth, zero while there is enough. A row joins a batch for up to `pays_at` of its cost alone."""
 
     per_ns: float
     pays_at: float
@@ -74,7 +75,7 @@ def find(
     ticket: Ticket,
     now_ns: int,
 ) -> Answer:
-    """Ask every executor that can run the model. The offer that costs others least is best, then the one that ends first."""
+    """Ask every executor that can run the model. The best offer costs others least, and of those ends first."""
     answer = Answer()
     request = ticket.request
     deadline_ns = request.deadline_ns
@@ -90,15 +91,16 @@ def find(
         name = executor.name
         table = tables[name]
         base_ns = executor.free_ns(now_ns)
+        place = table.place_for(deadline_ns)
         if is_new:
-            base_ns += view.estimates.margin_ns(name)
+            # What is uncertain of each run before it adds up, as independent errors do.
+            base_ns += int(view.estimates.margin_ns(name) * math.sqrt(place + 1))
         alone_ns = view.estimates.run_ns(name, spec, request.rows, request.work)
         is_shut_out = is_shut_out and base_ns + alone_ns > deadline_ns
         pressure = reserve.at(name)
         offers = []
-        place = table.place_for(deadline_ns)
         end_ns = base_ns + table.start_ns(place) + alone_ns
-        if end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place):
+        if end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place) and not table.is_full:
             cost = pressure.cost(alone_ns)
             offers.append(Offer(table, None, end_ns, alone_ns, cost))
         else:

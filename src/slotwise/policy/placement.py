@@ -88,7 +88,8 @@ class Placement:
     def can_hold(self, executor: ExecutorView, spec: ModelSpec) -> bool:
         """Whether the model would fit if everything that may go went."""
         residency = executor.residency
-        if residency.can_load(spec.profile.memory_bytes):
+        # One that is here is being loaded, or leaves to be loaded anew: the room is its own.
+        if residency.is_here(spec.id) or residency.can_load(spec.profile.memory_bytes):
             return True
         freed = sum(residency.pages_needed(victim.profile.memory_bytes) for victim in self._victims(executor))
         return residency.pages_needed(spec.profile.memory_bytes) <= residency.pages_free + freed

@@ -85,7 +85,7 @@ class Pressure:
         """What a run of that length is expected to cost others, in worth."""
         bucket = bisect_left(self._edges_ns, run_ns)
         cost = self._costs[bucket] * run_ns - self._weighted[bucket]
-        return cost if cost > 0.0 else 0.0
+        return max(0.0, cost)
 
 
 class Reserve:

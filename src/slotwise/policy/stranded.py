@@ -63,8 +63,8 @@ class Stranded:
         return [t for berth in list(self._berths) if berth[1] == model for t in self.take_all(berth)]
 
     def first_expired(self, now_ns: int) -> Ticket | None:
-        """One whose deadline has passed."""
-        return self._first() if self.due_ns() < now_ns else None
+        """One whose deadline has come."""
+        return self._first() if self.due_ns() <= now_ns else None
 
     def due_ns(self) -> int:
         """The earliest deadline; FOREVER_NS when none waits."""

@@ -47,8 +47,9 @@ class Slot:
 class Timetable:
     """The slots of one executor."""
 
-    def __init__(self, executor: str) -> None:
+    def __init__(self, executor: str, slots_max: int) -> None:
         self.executor = executor
+        self.slots_max = slots_max
         self.slots: list[Slot] = []
         self.lines: dict[Line, list[Slot]] = {}
         self.models: Counter[str] = Counter()
@@ -59,6 +60,11 @@ class Timetable:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be promised, whatever the deadlines."""
+        return len(self.slots) >= self.slots_max
 
     @property
     def backlog_ns(self) -> int:

@@ -32,6 +32,8 @@ def preempt(
     deadline_ns = ticket.request.deadline_ns
     if not victims or min(other.request.deadline_ns for other in victims) <= deadline_ns:
         return None
+    if victims[0].request.id in promises:
+        return None  # it is to be stopped already, for another request of this very turn
     cost_ns = view.estimates.run_ns(executor.name, spec, ticket.request.rows, ticket.request.work)
     if is_running:
         free_ns = now_ns + batch.spec.profile.stop_ns

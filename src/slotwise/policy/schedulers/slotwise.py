@@ -47,7 +47,7 @@ class SlotwiseSettings:
     ahead_ns: int = 150 * US
     pays_at: float = 0.95
     slots_max: int = 2_000
-    """Slots that one executor may be promised to."""
+    """Slots that one executor may be promised to; one more is refused."""
     can_preempt: bool = True
     headroom: float = 0.5
     """How long the backlog may be for a kind that is served in part only, beside the time to its deadline."""
@@ -111,7 +111,7 @@ class Slotwise:
             case BatchDone() | BatchFailed():
                 self._promises.clear_kept()
             case ExecutorUp():
-                self._promises.tables[event.executor] = Timetable(event.executor)
+                self._promises.tables[event.executor] = Timetable(event.executor, self._settings.slots_max)
                 self._reserve.add(event.executor)
                 self._place_again(self._stranded.take_all(), now_ns)
             case ExecutorLost():
@@ -143,7 +143,7 @@ class Slotwise:
         return self._placement.choose(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
-        """When the next executor with something to do is about to run dry, or a request that waits for a load expires."""
+        """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
         due_ns = self._stranded.due_ns()
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
