@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
+from slotwise import __version__, simulation
 from slotwise import config as configs
-from slotwise import simulation
 from slotwise.app import LiveSystem, ModelReport, controller_of, measured
 from slotwise.audit import audit
 from slotwise.client import ClientError
@@ -29,7 +29,10 @@ from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.terminal import RUN_FAILED, print_table, progress_bar, say, told_errors, write_json
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Serve many models on few machines, and answer on time."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Serve many models on few machines, and answer on time.",
 )
 zoo_app = typer.Typer(no_args_is_help=True, help="Real models to try things with.")
 app.add_typer(zoo_app, name="zoo")
@@ -43,6 +46,21 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the report to t
 def main() -> None:
     """Run the command; the entry point of `slotwise`."""
     app()
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"slotwise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Serve many models on few machines, and answer on time."""
 
 
 @zoo_app.command("build")

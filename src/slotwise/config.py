@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -19,38 +20,44 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the text says where and why."""
 
 
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Amount = Annotated[int, msgspec.Meta(ge=0)]
+Span = Annotated[float, msgspec.Meta(ge=0)]
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that `slotwise serve` can be told. Sizes are in MiB, times as named."""
 
     repository: str = "models"
     host: str = "127.0.0.1"
-    http_port: int = 8000
-    cores: tuple[int, ...] = ()
+    http_port: Port = 8000
+    cores: tuple[Amount, ...] = ()
     """Cores that executors are bound to, one executor each; none named means all that this process may use."""
     policy: str = "slotwise"
     policy_settings: Mapping[str, object] = {}
     """Changes to the policy's settings, by their names."""
-    memory_mib: int = 0
+    memory_mib: Amount = 0
     """For the models of all executors together; 0 takes half of the machine's memory."""
-    arena_mib: int = 256
+    arena_mib: Count = 256
     """Shared memory for what clients send."""
-    outputs_mib: int = 64
+    outputs_mib: Count = 64
     """Shared memory for what each executor answers."""
     late_answers: bool = False
     """Deliver an answer that is late as 200, marked so, rather than as 504."""
-    watch_s: float = 0.0
+    watch_s: Span = 0.0
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
-    drain_s: float = 30.0
+    drain_s: Span = 30.0
     """How long requests under way are waited for at the end."""
-    restart_s_max: float = 5.0
+    restart_s_max: Span = 5.0
     """The longest pause before an executor that keeps dying is started again."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""
-    """Folder for measured profiles; `~/.cache/slotwise` when empty."""
-    slo_ms: float | None = None
+    """Folder for measured profiles; `~/.cache/slotwise/profiles` when empty."""
+    slo_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """The allowance of a model that names none; else a multiple of its measured time."""
-    batch_max: int = 16
+    batch_max: Count = 16
 
 
 def read(path: Path | None, changes: Mapping[str, object]) -> Config:

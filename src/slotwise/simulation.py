@@ -104,6 +104,9 @@ def read_spec(path: Path) -> Spec:
         wrong = problems(_profile(model))
         if wrong:
             raise ConfigError(f"{path}: model {model.name}: {'; '.join(wrong)}")
+    names = [model.name for model in spec.models]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path}: two models have the same name; give each its own")
     if not spec.models or spec.fleet.executors < 1:
         raise ConfigError(f"{path}: a simulation needs a model and an executor at least")
     return spec

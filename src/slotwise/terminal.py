@@ -30,7 +30,7 @@ def told_errors(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        console.print(f"[red]slotwise:[/red] {error}", highlight=False, soft_wrap=True)
+        say(f"slotwise: {error}")
         raise typer.Exit(WRONG_INPUT) from error
 
 
@@ -49,7 +49,7 @@ def progress_bar(verb: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def say(text: str) -> None:
     """A line for the person at the terminal, apart from results."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
