@@ -36,6 +36,9 @@ class DemandSettings:
     period_ns_min: int = S // 200
     kinds_per_period: int = 50
     """The period grows by itself for each so many kinds, so that the work stays small beside the requests'."""
+    busy_min: float = 0.5
+    busy_memory_ns: int = S // 2
+    """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -52,11 +55,11 @@ class KindDemand:
         self.credit = 0.0
         self.placed = 1.0
         """The part of those tried for which there was a place."""
-        self._sum = -1.0
+        self._sum = 0.0
         self._first_ns = self._last_ns = now_ns
 
     def note(self, now_ns: int, memory_ns: int) -> None:
-        """A request arrived. The first one tells nothing of the rate."""
+        """A request arrived, and it is not the first: a rate is told by gaps."""
         self._sum = self._sum * math.exp((self._last_ns - now_ns) / memory_ns) + 1.0
         self._last_ns = now_ns
 
@@ -71,8 +74,8 @@ class KindDemand:
         return self.credit >= 1.0
 
     def spend_credit(self) -> None:
-        """One of the share was served."""
-        self.credit -= 1.0
+        """One was served, of the share or beyond it."""
+        self.credit = max(-CREDIT_MAX, self.credit - 1.0)
 
 
 class Demand:
@@ -84,6 +87,10 @@ class Demand:
         self._by_model: dict[str, list[KindDemand]] = {}
         self._due_ns = 0
         self._since_ns: int | None = None
+        self.is_burst = True
+        """Whether executors had little to do lately: if much is asked for all the same, it may not last."""
+        self._busy_ns = 0.0
+        self._busy_at_ns = 0
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
 
@@ -98,7 +105,7 @@ class Demand:
             kind = self._kinds[model, priority] = KindDemand(worth, cost_ns, now_ns)
             self._by_model.setdefault(model, []).append(kind)
         else:
-            kind.note(now_ns, self._settings.memory_ns)  # a rate is told by the gaps; the first arrival ends none
+            kind.note(now_ns, self._settings.memory_ns)
         kind.worth = worth
         return kind
 
@@ -124,8 +131,9 @@ class Demand:
         # At first little is known, and it is outdated soon.
         period_ns = min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 2))
         self._due_ns = now_ns + period_ns * (1 + len(self._kinds) // settings.kinds_per_period)
-        room = executors * self._settings.full_share
+        room = executors * settings.full_share
         self.price_per_ns = 0.0
+        self.is_burst = self._busy_share(executors, now_ns) < settings.busy_min
         for kind in sorted(self._kinds.values(), key=lambda kind: kind.cost_ns / kind.worth):
             load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
             kind.share = min(1.0, room / load) if load > 0 else 1.0
@@ -133,6 +141,17 @@ class Demand:
                 self.price_per_ns = kind.worth / kind.cost_ns
             # What finds no place takes no time, so those behind may have it.
             room -= load * min(kind.share, kind.placed)
+
+    def note_busy(self, run_ns: int, now_ns: int) -> None:
+        """An executor was busy for so long."""
+        self._busy_ns = self._busy_ns * math.exp((self._busy_at_ns - now_ns) / self._settings.busy_memory_ns) + run_ns
+        self._busy_at_ns = now_ns
+
+    def _busy_share(self, executors: int, now_ns: int) -> float:
+        """The part of the recent past that executors were busy; before the first run they were not."""
+        memory_ns = self._settings.busy_memory_ns
+        busy_ns = self._busy_ns * math.exp((self._busy_at_ns - now_ns) / memory_ns)
+        return busy_ns / (memory_ns * max(1, executors))
 
     def note_placed(self, kind: KindDemand, added_ns: int) -> None:
         """An answer of a kind was promised and adds so much work."""

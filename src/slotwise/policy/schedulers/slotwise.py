@@ -49,6 +49,8 @@ class SlotwiseSettings:
     slots_max: int = 2_000
     """Slots that one executor may be promised to; one more is refused."""
     can_preempt: bool = True
+    prompt_share: float = 0.25
+    """In a burst, those who would be answered within this share of their allowance are served beyond their share."""
     headroom: float = 0.5
     """How long the backlog may be for a kind that is served in part only, beside the time to its deadline."""
     no_executor_retry_ns: int = 500 * MS
@@ -83,10 +85,11 @@ class Slotwise:
             return self._promise(spec, ticket, self._find(spec, ticket, now_ns), now_ns)
         kind = self._note_demand(spec, ticket, now_ns)
         answer = self._find(spec, ticket, now_ns)
-        if not kind.take_credit():
-            return self._refuse_overloaded(answer)
-        if kind.share < 1.0 and answer.best is not None and not self._has_headroom(answer.best, ticket, now_ns):
-            return self._refuse_overloaded(answer)
+        is_served = kind.take_credit()
+        if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
+            has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
+            if not is_served or not has_room:
+                return self._refuse_overloaded(answer)
         if answer.critical:
             self._reserve.note(answer.critical, kind.worth)
         refusal = self._promise(spec, ticket, answer, now_ns)
@@ -109,6 +112,7 @@ class Slotwise:
         self._placement.noted(event)
         match event:
             case BatchDone() | BatchFailed():
+                self._demand.note_busy(event.ended_ns - event.started_ns, now_ns)
                 self._promises.clear_kept()
             case ExecutorUp():
                 self._promises.tables[event.executor] = Timetable(event.executor, self._settings.slots_max)
@@ -185,7 +189,15 @@ class Slotwise:
                 self._stranded.put(ticket, berth)
                 self._placement.want(executor.name, spec.id, deadline_ns)
                 return None
+        self._doubt_idle(spec, ticket, now_ns)
         return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
+
+    def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
+        """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again."""
+        for executor in self._view.executors.values():
+            is_idle = executor.free_ns(now_ns) <= now_ns and not len(self._promises.tables[executor.name])
+            if is_idle and executor.can_run(spec.id):
+                self._view.estimates.doubt(executor.name, spec, ticket.request.rows)
 
     def _make_way(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> bool:
         """Stop a batch that can run again, or displace requests of lower priority; whether that made a place."""
@@ -205,6 +217,11 @@ class Slotwise:
                 self._drop_all(gone, Reason.DISPLACED, "it gave way to a request of higher priority")
                 return True
         return False
+
+    def _is_prompt(self, answer: Answer, ticket: Ticket, now_ns: int) -> bool:
+        """Whether the answer would come early in its allowance."""
+        allowance_ns = ticket.request.deadline_ns - now_ns
+        return answer.best is not None and answer.best.end_ns - now_ns <= self._settings.prompt_share * allowance_ns
 
     def _has_headroom(self, offer: offers.Offer, ticket: Ticket, now_ns: int) -> bool:
         """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
