@@ -31,7 +31,7 @@ from slotwise.edges.slices import cores
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.units import MS, S
-from slotwise.sim.bound import Bound, best_possible
+from slotwise.oracle.bound import Bound, best_possible
 from slotwise.workload.arrivals import Arrival, Phase, Workload, arrivals
 from slotwise.workload.mixes import Share, mix
 

@@ -18,6 +18,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.engine": ("slotwise.facts",),
     "slotwise.workload": ("slotwise.facts",),
     "slotwise.sim": ("slotwise.facts", "slotwise.engine", "slotwise.workload"),
+    "slotwise.oracle": ("slotwise.facts",),
     "slotwise.edges": ("slotwise.facts", "slotwise.engine.ports"),
     "slotwise.worker": (
         "slotwise.facts",
@@ -109,7 +110,7 @@ EFFECT_MODULES = frozenset(
 )
 """What has an effect, or asks the machine something; the rooms of `PURE_ROOMS` use none of it."""
 
-PURE_ROOMS = ("slotwise.policy", "slotwise.engine", "slotwise.workload", "slotwise.sim")
+PURE_ROOMS = ("slotwise.policy", "slotwise.engine", "slotwise.workload", "slotwise.sim", "slotwise.oracle")
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
     "slotwise.workload.traces": frozenset({"pathlib"}),
@@ -135,7 +136,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "numpy": (
         "slotwise.policy",
         "slotwise.workload",
-        "slotwise.sim",
+        "slotwise.oracle",
         "slotwise.edges",
         "slotwise.worker",
         "slotwise.zygote",
@@ -148,7 +149,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openvino": ("slotwise.edges.runtimes",),
     "ray": ("slotwise.edges.fleets.ray",),
     "rich": ("slotwise.cli", "slotwise.terminal", "slotwise.demo"),
-    "scipy": ("slotwise.sim.bound",),
+    "scipy": ("slotwise.policy.planners.solver",),
     "starlette": ("slotwise.edges.oip",),
     "torch": ("slotwise.edges.runtimes", "slotwise.edges.slices"),
     "typer": ("slotwise.cli", "slotwise.terminal"),

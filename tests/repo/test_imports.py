@@ -12,7 +12,18 @@ import pytest
 from tests.repo.imports import ARROWS, HEAVY, HOMES, faults, is_in, module_name, room_of, unused
 from tests.repo.tree import ROOT, read_python
 
-ROOTS = ("slotwise.cli", "slotwise.__main__", "slotwise.worker", "slotwise.zygote", "slotwise.client")
+ROOTS = (
+    "slotwise.cli",
+    "slotwise.__main__",
+    "slotwise.worker",
+    "slotwise.zygote",
+    "slotwise.client",
+    # What tests and benchmarks hold the product against.
+    "slotwise.oracle.bound",
+    "slotwise.oracle.clairvoyant",
+    "slotwise.sim.faults",
+    "slotwise.workload.mixes",
+)
 LIGHT_ROOMS = ("slotwise.facts", "slotwise.policy", "slotwise.engine", "slotwise.workload", "slotwise.sim")
 
 
@@ -101,7 +112,8 @@ def test_an_arrow_that_must_not_be_is_found(module: str, line: str, complaint: s
         ("slotwise.facts.types", "from collections.abc import Sequence\nfrom slotwise.facts.value import value"),
         ("slotwise.policy.planners.best", "import numpy, random\nfrom slotwise.facts import types"),
         ("slotwise.engine.clock", "import asyncio, time"),
-        ("slotwise.sim.bound", "from scipy import optimize\nfrom slotwise.engine.ports import Fleet"),
+        ("slotwise.oracle.bound", "import numpy\nfrom slotwise.facts.types import Request"),
+        ("slotwise.policy.planners.solver", "from scipy import optimize"),
         ("slotwise.edges.oip.http", "import os\nimport uvicorn\nfrom slotwise.edges.oip import codec"),
         ("slotwise.edges.oip.http", "from slotwise import __version__"),
         ("slotwise.worker", "from slotwise.edges.fleets import ring\nfrom slotwise.edges.runtimes.onnx import Onnx"),

@@ -12,10 +12,10 @@ from scipy.optimize import linprog
 
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import FOREVER_NS, Request
-from slotwise.sim.bound import best_possible, flow_bound, fluid_bound
-from slotwise.sim.clairvoyant import Schedule, clairvoyant
-from slotwise.sim.prices import Counter
-from slotwise.sim.problem import Problem, Way, problem_of
+from slotwise.oracle.bound import best_possible, flow_bound, fluid_bound
+from slotwise.oracle.clairvoyant import Schedule, clairvoyant
+from slotwise.oracle.prices import Counter
+from slotwise.oracle.problem import Problem, Way, problem_of
 from slotwise.workload.arrivals import Phase, Workload, requests
 from slotwise.workload.mixes import Share, mix
 

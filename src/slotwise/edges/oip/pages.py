@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 def json_page(path: str, make: Callable[[], object]) -> BaseRoute:
     """A page at `path` that says what `make` returns when it is asked for."""
 
-    async def say(request: Request) -> Response:
+    async def say(_request: Request) -> Response:
         return Response(msgspec.json.encode(make()), media_type="application/json")
 
     return Route(path, say, methods=["GET"])

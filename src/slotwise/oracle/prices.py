@@ -27,7 +27,7 @@ import math
 import numpy as np
 
 from slotwise.facts.value import value
-from slotwise.sim.problem import Floats, Integers, Problem, Way
+from slotwise.oracle.problem import Floats, Integers, Problem, Way
 
 PRICE_ROUNDS = 150
 CELLS_MAX = 200_000

@@ -32,8 +32,8 @@ import numpy as np
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.value import value
-from slotwise.sim.prices import PRICE_ROUNDS, price_bound
-from slotwise.sim.problem import Floats, Integers, Problem, problem_of
+from slotwise.oracle.prices import PRICE_ROUNDS, price_bound
+from slotwise.oracle.problem import Floats, Integers, Problem, problem_of
 
 CLASSES_MAX = 64
 """Distinct values of worth per work that the flow bound tells apart; above, neighbours count as the best of them."""
