@@ -60,10 +60,18 @@ class Answer:
 
 @value
 class Prices:
-    """What time is worth, zero while there is enough. A row joins a batch for up to `pays_at` of its cost alone."""
+    """What time is worth, zero while there is enough, and up to which cost a row joins a batch.
+
+    That is `pays_at` of its cost alone, and what a batch costs beside its run.
+    """
 
     per_ns: float
     pays_at: float
+    batch_ns: int
+
+    def joins_up_to_ns(self, alone_ns: int) -> int:
+        """The most that a row may add to a batch that it joins."""
+        return int(alone_ns * self.pays_at) + self.batch_ns
 
 
 def find(
@@ -106,7 +114,7 @@ def find(
         else:
             end_ns = max(end_ns, base_ns + table.backlog_ns + alone_ns)
         if can_join:
-            joined = _join(view, table, pressure, spec, ticket, base_ns, round(alone_ns * prices.pays_at))
+            joined = _join(view, table, pressure, spec, ticket, base_ns, prices.joins_up_to_ns(alone_ns))
             if joined is not None:
                 offers.append(joined)
         (open_at if offers else shut_at).append(Critical(executor=name, slack_ns=deadline_ns - now_ns - alone_ns))

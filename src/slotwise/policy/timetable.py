@@ -138,6 +138,11 @@ class Timetable:
 
     def _recompute(self) -> None:
         slots = self.slots
+        if len(slots) == 1:  # by far the most usual case where there is no overload
+            cost_ns = slots[0].cost_ns
+            self._starts_ns = [0, cost_ns]
+            self._rooms_ns = [slots[0].deadline_ns - cost_ns, FOREVER_NS]
+            return
         starts = list(accumulate([slot.cost_ns for slot in slots], initial=0))
         own = [slot.deadline_ns - start for slot, start in zip(slots, starts[1:], strict=True)]
         self._starts_ns = starts

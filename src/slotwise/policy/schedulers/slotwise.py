@@ -46,6 +46,8 @@ class SlotwiseSettings:
 
     ahead_ns: int = 150 * US
     pays_at: float = 0.95
+    batch_ns: int = 50 * US
+    """What a batch costs beside its run: to be sent, to wake the executor, to be taken back."""
     slots_max: int = 2_000
     """Slots that one executor may be promised to; one more is refused."""
     can_preempt: bool = True
@@ -159,8 +161,11 @@ class Slotwise:
     # Promises
 
     def _find(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> Answer:
-        prices = Prices(per_ns=self._demand.price_per_ns, pays_at=self._settings.pays_at)
-        return offers.find(self._view, self._promises.tables, self._reserve, prices, spec, ticket, now_ns)
+        return offers.find(self._view, self._promises.tables, self._reserve, self._prices(), spec, ticket, now_ns)
+
+    def _prices(self) -> Prices:
+        settings = self._settings
+        return Prices(per_ns=self._demand.price_per_ns, pays_at=settings.pays_at, batch_ns=settings.batch_ns)
 
     def _promise(self, spec: ModelSpec, ticket: Ticket, answer: Answer, now_ns: int) -> Refusal | None:
         if answer.best is not None:
@@ -266,13 +271,14 @@ class Slotwise:
         if slot.spec.batch_max == 1 or slot.tickets[0].alone:
             return
         pressure = self._reserve.at(table.executor)
+        prices = self._prices()
         for other in list(table.lines[slot.line]):
             rows = slot.rows + other.rows
             if other is slot or rows > slot.spec.batch_max or other.tickets[0].alone or not other.can_run():
                 continue
             total_ns = self._view.estimates.run_ns(table.executor, slot.spec, rows, max(slot.work, other.work))
             added_ns = total_ns - slot.cost_ns
-            if added_ns > other.cost_ns * self._settings.pays_at or base_ns + added_ns > table.room_ns(0):
+            if added_ns > prices.joins_up_to_ns(other.cost_ns) or base_ns + added_ns > table.room_ns(0):
                 continue
             more = pressure.cost(total_ns) - pressure.cost(slot.cost_ns) - pressure.cost(other.cost_ns)
             if more <= self._demand.price_per_ns * (other.cost_ns - added_ns):
