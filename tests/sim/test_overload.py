@@ -9,8 +9,8 @@ import pytest
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.units import MS, S
-from slotwise.policy.presets import build_controller
 from slotwise.oracle.bound import best_possible
+from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
