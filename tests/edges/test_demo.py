@@ -151,7 +151,9 @@ def started(small_zoo: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def command(zoo: Path, out: Path, seconds: float) -> list[str]:
     """The demo without building a zoo, which is another command's matter."""
     program = (
-        "import asyncio, sys, msgspec; from pathlib import Path; from slotwise.demo import show\n"
+        "import asyncio, signal, sys, msgspec; from pathlib import Path; from slotwise.demo import show\n"
+        # Whatever a shell starts in the background is born deaf to Ctrl-C; a terminal's programs are not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "options = show.Options(repository=Path(sys.argv[1]), out=Path(sys.argv[2]), seconds=float(sys.argv[3]))\n"
         "try: shown = asyncio.run(show.show(options, lambda line: print(line, file=sys.stderr, flush=True)))\n"
         "except show.DemoError as error: sys.exit(str(error))\n"
