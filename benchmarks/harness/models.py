@@ -12,9 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from slotwise.facts.units import MS
+
 MLP_LAYERS = (64, 128, 128, 10)
 DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int32): "INT32", np.dtype(np.int64): "INT64"}
-NS_PER_MS = 1_000_000
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -89,7 +90,7 @@ def zoo_example(zoo: Path, name: str) -> dict[str, NDArray[np.generic]]:
 def zoo_slo_ns(zoo: Path, name: str) -> int:
     """The allowance that a zoo model asks for."""
     settings = tomllib.loads((zoo / name / "slotwise.toml").read_text(encoding="utf-8"))
-    return int(settings["slo_ms"]) * NS_PER_MS
+    return int(settings["slo_ms"]) * MS
 
 
 def _described(name: str, array: NDArray[np.generic]) -> dict[str, object]:

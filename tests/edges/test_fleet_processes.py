@@ -278,7 +278,7 @@ def test_a_core_that_does_not_exist_is_a_clear_error_and_leaves_nothing_running(
 
 def test_an_executor_s_memory_is_small_and_its_arena_read_only(start: Start) -> None:
     rig = start("mlp")
-    assert set(rig.processes.memory_bytes()) == {"a", "b", "zygote"}
+    assert set(rig.processes.memory_bytes()) == {"a", "b", "zygote", "front"}
     pid = rig.processes.statistics().executors[0].pid
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     assert [line.split()[1] for line in lines if "slotwise-arena" in line] == ["r--s"]

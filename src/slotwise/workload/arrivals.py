@@ -20,9 +20,8 @@ from dataclasses import field, replace
 from itertools import chain, count, repeat
 
 from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Request
+from slotwise.facts.units import S
 from slotwise.facts.value import value
-
-NS_PER_S = 1_000_000_000
 
 
 class WorkloadError(ValueError):
@@ -213,8 +212,8 @@ def _instants(pieces: Iterable[_Piece], rate_per_s: float, gap: Callable[[], flo
         if rate == 0:
             continue
         expected = rate * piece.duration_s
-        start_ns = piece.start_s * NS_PER_S
-        gap_ns = NS_PER_S / rate
+        start_ns = piece.start_s * S
+        gap_ns = S / rate
         while due < expected:
             yield int(start_ns + due * gap_ns)
             due += gap()

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from slotwise.facts.profile import Profile
-from slotwise.workload.arrivals import NS_PER_S, POISSON, Process, Stream, WorkloadError
+from slotwise.facts.units import S
+from slotwise.workload.arrivals import POISSON, Process, Stream, WorkloadError
 
 
 class Share(Enum):
@@ -39,7 +40,7 @@ def mix(
     missing = [model for model in profiles if model not in slo_ns]
     if missing:
         raise WorkloadError(f"no slo_ns given for {', '.join(missing)}")
-    costs_s = {model: profile.expected_ns(1) / NS_PER_S for model, profile in profiles.items()}
+    costs_s = {model: profile.expected_ns(1) / S for model, profile in profiles.items()}
     total_s = sum(costs_s.values())
     busy = utilisation * executors
     return tuple(
@@ -56,4 +57,4 @@ def mix(
 def utilisation(streams: Sequence[Stream], profiles: Mapping[str, Profile], executors: int) -> float:
     """The work that streams ask for at a scale of 1, as a share of what the executors can do without batching."""
     busy = sum(stream.rate_per_s * profiles[stream.model].expected_ns(stream.rows) for stream in streams)
-    return busy / NS_PER_S / executors
+    return busy / S / executors

@@ -201,12 +201,13 @@ class ProcessFleet:
         )
 
     def memory_bytes(self) -> dict[str, int]:
-        """What each executor and the zygote take of the machine's memory, shared pages in proportion (PSS).
+        """What this process (`front`), the zygote and each executor take of memory, shared pages in proportion (PSS).
 
         Takes about a millisecond a process, so ask seldom. A process that is just ending is left out.
         """
         pids = {seat.slice.executor: seat.pid for seat in self._seats.values()}
         pids["zygote"] = self._nursery.pid if self._nursery else None
+        pids["front"] = os.getpid()
         measured = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
         return {name: nbytes for name, nbytes in measured.items() if nbytes is not None}
 
