@@ -36,12 +36,6 @@ def client(system: System) -> Iterator[triton.InferenceServerClient]:
         yield found
 
 
-@pytest.fixture
-def wire(system: System) -> Iterator[Wire]:
-    with Wire(system.address) as found:
-        yield found
-
-
 def get(wire: Wire, path: str) -> Answer:
     return wire.ask(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,10 @@ import pytest
 from slotwise.edges.oip.http import Tls
 from slotwise.engine.ports import ModelState, ModelStatus
 from slotwise.facts.types import TensorSpec
-from tests.conftest import WaitUntil
 from tests.edges.echo import ENDINGS, MS, System, make_spec, serving
 from tests.edges.wire import LIMITS, VALUES, Wire, infer, infer_body, pattern, post, wide
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with serving(LIMITS, arena_bytes=512 << 20) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def all_regions_come_back(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Iterator[None]:
-    """Whatever a client does, the shared memory it took is given back."""
-    yield
-    if "system" in request.fixturenames:
-        found: System = request.getfixturevalue("system")
-        wait_until(lambda: not found.arena.held)
-
-
-@pytest.fixture
-def wire(system: System) -> Iterator[Wire]:
-    with Wire(system.address) as client:
-        yield client
 
 
 STATUS_OF = {

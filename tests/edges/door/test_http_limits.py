@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,27 +13,6 @@ from tests.edges.echo import HOST, System, serving
 from tests.edges.wire import LIMITS, VALUES, Wire, chunked, infer, infer_body, pattern, wide
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with serving(LIMITS, arena_bytes=512 << 20) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def all_regions_come_back(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Iterator[None]:
-    """Whatever a client does, the shared memory it took is given back."""
-    yield
-    if "system" in request.fixturenames:
-        found: System = request.getfixturevalue("system")
-        wait_until(lambda: not found.arena.held)
-
-
-@pytest.fixture
-def wire(system: System) -> Iterator[Wire]:
-    with Wire(system.address) as client:
-        yield client
 
 
 def test_a_body_beyond_the_limit_is_refused_at_its_announcement(wire: Wire) -> None:
