@@ -1,21 +1,24 @@
 # The verbs of this project. Each one prepares what it needs in .venv first, and again only when the
-# lock or pyproject.toml has changed. A machine needs Python 3.11, make, git and a C compiler.
+# lock or pyproject.toml has changed. A machine needs Python 3.11, make and git; with a C compiler deciding is faster.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 ZOO ?= .zoo
+# What decides is compiled where there is a C compiler, and again when it has changed.
+DECIDING := $(shell find src/slotwise/policy src/slotwise/facts -name '*.py')
+COMPILED := .venv/.compiled
 PYTEST_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup zoo demo serve test check bench docs lock clean
+.PHONY: help setup compiled interpreted zoo demo serve test check bench docs lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
 
-setup: $(READY) ## make .venv with everything that the other verbs use
+setup: $(COMPILED) ## make .venv with everything that the other verbs use
 
 $(READY): requirements.lock pyproject.toml
 	@echo "setting up .venv (once per change of requirements.lock or pyproject.toml)"
@@ -24,7 +27,24 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-zoo: $(READY) ## build a folder of small models (ZOO=.zoo)
+compiled: $(COMPILED) ## compile what decides (the other verbs do, where there is a C compiler)
+
+$(COMPILED): $(READY) setup.py $(DECIDING)
+	@if command -v cc > /dev/null; then \
+		echo "compiling what decides (once per change of src/slotwise/policy)"; \
+		SLOTWISE_COMPILE=1 $(BIN)/python -W ignore setup.py --quiet build_ext --inplace --parallel 2 > .venv/compile.log 2>&1 \
+			|| { cat .venv/compile.log; exit 1; }; \
+		find src -name '*.so' -exec touch {} +; \
+	else \
+		echo "no C compiler here: what decides runs interpreted, which is right but slower"; \
+	fi
+	@touch $@
+
+interpreted: ## remove what was compiled, to debug or profile the sources as they are
+	@find src -name '*.so' -delete
+	@rm -f $(COMPILED)
+
+zoo: $(COMPILED) ## build a folder of small models (ZOO=.zoo)
 	@$(BIN)/slotwise zoo build $(ZOO)
 
 demo: zoo ## see what Slotwise does: models, load, overload, and a picture
@@ -33,7 +53,7 @@ demo: zoo ## see what Slotwise does: models, load, overload, and a picture
 serve: zoo ## serve the models of the zoo on this machine
 	@$(BIN)/slotwise serve $(ZOO)
 
-test: $(READY) ## run the tests (PYTEST_ARGS="-m 'not slow' -k journal")
+test: $(COMPILED) ## run the tests (PYTEST_ARGS="-m 'not slow' -k journal")
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY) ## style, format and types
@@ -42,10 +62,10 @@ check: $(READY) ## style, format and types
 	@$(BIN)/mypy
 	@echo "check: style, format and types are sound"
 
-bench: $(READY) ## run every program in benchmarks/
+bench: $(COMPILED) ## run every program in benchmarks/
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
 
-docs: $(READY) ## check links, commands and file names in README and docs/, and the examples' output
+docs: $(COMPILED) ## check links, commands and file names in README and docs/, and the examples' output
 	@$(BIN)/python -m pytest --quiet tests/repo/test_docs.py tests/repo/test_examples.py
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml (without torch, openvino and ray)
@@ -55,5 +75,6 @@ lock: $(READY) ## renew requirements.lock from pyproject.toml (without torch, op
 	@git --no-pager diff --stat -- requirements.lock
 
 clean: ## remove everything that can be made again
+	@find src -name '*.so' -delete
 	@rm -rf .venv $(ZOO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+SOURCES = Path(__file__).parent.parent / "src"
 WAIT_S_MAX = 60.0
 POLL_S = 0.005
 
@@ -21,6 +23,19 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # the runtime would start a thread th
 # A machine shared with others is slow at times, so no example has a deadline; in CI the examples are always the same.
 settings.register_profile("slotwise", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("slotwise")
+
+
+def pytest_configure() -> None:
+    """Compiled modules take precedence over their sources; older ones would be tested in the place of these."""
+    stale = [path for path in SOURCES.rglob("*.so") if path.stat().st_mtime < _source(path).stat().st_mtime]
+    if stale:
+        raise pytest.UsageError(f"{_source(stale[0])} was edited after it was compiled: run `make compiled`")
+
+
+def _source(compiled: Path) -> Path:
+    source = compiled.with_name(compiled.name.partition(".")[0] + ".py")
+    return source if source.exists() else compiled  # what they share has none
+
 
 WaitUntil = Callable[[Callable[[], object]], None]
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from slotwise.cli import app
 from slotwise.config import Config
-from slotwise.edges.fleets.settings import FleetLimits
 from slotwise.edges.oip.answers import STATUSES, AnswerParameters
-from slotwise.edges.oip.limits import Limits as DoorLimits
-from slotwise.edges.repository.layout import Limits as RepositoryLimits
+from slotwise.edges.oip.tls import Tls
 from slotwise.edges.repository.settings import Settings
 from slotwise.facts.types import Reason
-from slotwise.policy.controller import Limits as ControllerLimits
 from slotwise.policy.schedulers import SCHEDULERS
-from slotwise.policy.view import TRANSITIONS
+from slotwise.policy.view import TRANSITIONS, TicketState
 from slotwise.simulation import FleetPart, ModelPart, Spec
 from tests.repo.cli import read_commands
 from tests.repo.tree import ROOT
@@ -55,13 +51,29 @@ def test_every_option_of_every_command_stands_under_its_command() -> None:
 def test_every_setting_of_a_server_stands_with_its_default() -> None:
     rows = section("operating.md", "## Settings")
     for field in msgspec.structs.fields(Config):
-        default = "none" if field.default is None else f"`{msgspec.json.encode(default_of(field)).decode()}`"
-        assert f"| `{field.name}` | {default} |" in rows
+        default = default_of(field)
+        if is_dataclass(default):
+            assert f"`[{field.name}]`" in rows
+        else:
+            assert f"| `{field.name}` | {told(default)} |" in rows
     assert unnamed(list(Config.__struct_fields__), section("reference.md", "## Settings of a server")) == []
+
+
+def test_every_limit_stands_in_its_table_with_its_default_in_the_order_of_the_code() -> None:
+    for field in msgspec.structs.fields(Config):
+        table = default_of(field)
+        if is_dataclass(table) and not isinstance(table, Tls):
+            rows = section("reference.md", f"### [{field.name}]")
+            expected = [(key.name, told(getattr(table, key.name))) for key in fields(table)]
+            assert re.findall(r"^\| `(\w+)` \| ([^|]+) \|", rows, re.MULTILINE) == expected
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> object:
     return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+
+
+def told(default: object) -> str:
+    return "none" if default is None else f"`{msgspec.json.encode(default).decode()}`"
 
 
 def test_every_key_of_a_model_stands_in_the_reference() -> None:
@@ -88,15 +100,10 @@ def test_every_policy_stands_in_the_manual() -> None:
     assert unnamed(list(SCHEDULERS), section("operating.md", "## Policies and their settings")) == []
 
 
-@pytest.mark.parametrize("limits", [DoorLimits, ControllerLimits, FleetLimits, RepositoryLimits])
-def test_every_limit_stands_in_the_manual(limits: type) -> None:
-    assert unnamed([field.name for field in fields(limits)], section("operating.md", "## Limits by name")) == []
-
-
 def test_the_drawing_of_a_ticket_is_that_of_the_table() -> None:
-    states = {state.value for state in TRANSITIONS}
+    states = {state.value for state in TicketState}
     drawn = {tuple(pair) for pair in re.findall(r"^    (\w+) --> (\w+)$", page("architecture.md"), re.MULTILINE)}
-    assert drawn == {(state.value, then.value) for state, others in TRANSITIONS.items() for then in others}
+    assert drawn == {(state.value, then.value) for state, then in TRANSITIONS}
     assert {state for pair in drawn for state in pair} == states
 
 

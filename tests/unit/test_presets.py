@@ -51,9 +51,9 @@ def test_what_settings_reject_themselves_is_told_with_the_policy() -> None:
 
 
 def test_plain_values_change_settings_at_any_depth() -> None:
-    changes = {"queue_max": None, "serving": {"placement": {"spread": False}}}
+    changes = {"queue_max": 0, "serving": {"placement": {"spread": False}}}
     changed = overridden(FifoSettings(queue_max=4), changes, "bounded")
-    assert changed.queue_max is None
+    assert changed.queue_max == 0
     assert changed.serving.ahead_ns == FifoSettings().serving.ahead_ns
     assert changed.serving.placement == PlacementSettings(spread=False, evict_waiting=True)
 

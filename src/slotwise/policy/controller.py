@@ -26,11 +26,12 @@ from slotwise.facts.events import (
     Unloaded,
     Woke,
 )
+from slotwise.facts.limits import check_limits
 from slotwise.facts.types import FOREVER_NS, Failure, Outcome, Reason, Refusal, TensorRef, Timing
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.policy.scheduling import Choice, Drop, LoadModel, Run, Scheduler, Stop, UnloadModel
-from slotwise.policy.view import BatchInFlight, ExecutorView, LoadInFlight, ModelView, Ticket, TicketState, View
+from slotwise.policy.view import BatchInFlight, ExecutorView, LoadInFlight, ModelView, Ticket, TicketState, View, total
 
 REASONS = {
     Failure.TOO_LATE: Reason.EXPIRED,
@@ -54,6 +55,10 @@ class Limits:
     hang_factor: int = 20
     load_hang_ns: int = 60_000 * MS
 
+    def __post_init__(self) -> None:
+        """Raise ValueError, which names the limit, for a value that none can have."""
+        check_limits(self)
+
 
 class Controller:
     """Decides for one system. Deterministic: the same events at the same instants give the same actions."""
@@ -66,6 +71,10 @@ class Controller:
         self._load_ids = itertools.count(1)
         self._actions: list[Action] = []
         self._alarm_ns = FOREVER_NS
+        self._watch_ns = FOREVER_NS
+        """No executor can count as hung before."""
+        self._is_leaving = False
+        """Whether a model may have to leave an executor."""
         self._handlers: dict[type[Event], Callable[..., None]] = {
             ModelAdded: self._model_added,
             ModelRemoved: self._model_removed,
@@ -100,10 +109,13 @@ class Controller:
             self._alarm_ns = FOREVER_NS
         for event in events:
             self._handlers[type(event)](event, now_ns)
-        self._let_leave(now_ns)
+        if self._is_leaving:
+            self._let_leave(now_ns)
         while (choice := self._scheduler.choose(now_ns)) is not None:
             self._carriers[type(choice)](choice, now_ns)
-        due_ns = min(self._scheduler.due_ns(now_ns), self._watch(now_ns))
+        if self._watch_ns <= now_ns:
+            self._watch(now_ns)
+        due_ns = min(self._scheduler.due_ns(now_ns), self._watch_ns)
         if due_ns < self._alarm_ns:
             self._alarm_ns = due_ns
             actions.append(WakeAt(at_ns=due_ns))
@@ -187,8 +199,7 @@ class Controller:
         if executor is None or batch is None:
             return
         took_ns = max(1, event.ended_ns - event.started_ns)
-        work = max(ticket.request.work for ticket in batch.tickets)
-        self._view.estimates.note_run(executor.name, batch.spec, batch.rows, work, took_ns)
+        self._view.estimates.note_run(executor.name, batch.spec, batch.rows, batch.work, took_ns)
         self._view.estimates.note_error(executor.name, now_ns - batch.predicted_end_ns)
         outputs = event.outputs or ((),) * len(batch.tickets)
         for ticket, refs in zip(batch.tickets, outputs, strict=True):
@@ -281,13 +292,15 @@ class Controller:
         for executor in self._view.executors.values():
             if executor.residency.is_here(model):
                 executor.leaving[model] = None
+                self._is_leaving = True
 
     def _let_leave(self, now_ns: int) -> None:
         """Unload what is no longer on offer (or was replaced) as soon as no batch needs it."""
         for executor in self._view.executors.values():
-            for model in list(executor.leaving) if executor.leaving else ():
+            for model in list(executor.leaving):
                 if executor.residency.is_ready(model) and not executor.uses(model):
                     self._unload(UnloadModel(executor=executor.name, model=model), now_ns)
+        self._is_leaving = any(executor.leaving for executor in self._view.executors.values())
 
     def _loaded(self, event: Loaded, now_ns: int) -> None:
         executor = self._view.executors.get(event.executor)
@@ -329,21 +342,26 @@ class Controller:
                 ticket.alone = ticket.alone or batch is executor.batches[0]
                 self._try_again(ticket, Reason.EXECUTOR_LOST, f"executor {event.executor} was lost", now_ns)
 
-    def _watch(self, now_ns: int) -> int:
-        """Replace executors that hang; when to look again."""
-        due_ns = FOREVER_NS
+    def _watch(self, now_ns: int) -> None:
+        """Replace executors that hang, and say when to look again."""
+        self._watch_ns = FOREVER_NS
         for executor in self._view.executors.values():
             if executor.is_replacing:
                 continue
-            limit_ns = self._hang_ns(executor)
-            if limit_ns <= now_ns:
+            hung_ns = self._hung_ns(executor)
+            if hung_ns <= now_ns:
                 executor.is_replacing = True
                 self._actions.append(ReplaceExecutor(executor=executor.name, message="it did not answer in time"))
             else:
-                due_ns = min(due_ns, limit_ns)
-        return due_ns
+                self._watch_ns = min(self._watch_ns, hung_ns)
+                if len(executor.batches) > 1:
+                    self._watch_by(now_ns + self._limits.hang_ns)  # the next may be overdue sooner than the first
 
-    def _hang_ns(self, executor: ExecutorView) -> int:
+    def _watch_by(self, at_ns: int) -> None:
+        """An executor was sent something that may hang from then on."""
+        self._watch_ns = min(self._watch_ns, at_ns)
+
+    def _hung_ns(self, executor: ExecutorView) -> int:
         """The instant at which an executor counts as hung."""
         limits = self._limits
         hung_ns = FOREVER_NS
@@ -363,14 +381,15 @@ class Controller:
         executor = self._view.executors[choice.executor]
         spec = self._view.models[choice.model].spec
         assert executor.can_run(choice.model), f"{choice.model} cannot run at {choice.executor}"
-        requests = tuple(ticket.request for ticket in choice.tickets)
-        rows = sum(request.rows for request in requests)
-        expected_ns = self._view.estimates.run_ns(executor.name, spec, rows, max(request.work for request in requests))
+        requests = tuple([ticket.request for ticket in choice.tickets])
+        rows, work = total(requests)
+        expected_ns = self._view.estimates.run_ns(executor.name, spec, rows, work)
         batch = BatchInFlight(
             batch_id=next(self._batch_ids),
             spec=spec,
             tickets=choice.tickets,
             rows=rows,
+            work=work,
             expected_ns=expected_ns,
             sent_ns=now_ns,
             latest_ns=choice.latest_ns,
@@ -381,6 +400,7 @@ class Controller:
             ticket.attempts += 1
             ticket.batch = batch
         executor.add(batch)
+        self._watch_by(now_ns + self._limits.hang_ns)
         self._actions.append(
             RunBatch(
                 executor=executor.name,
@@ -402,6 +422,7 @@ class Controller:
         executor.residency.begin_load(spec.id, spec.profile.memory_bytes, load_id)
         end_ns = now_ns + self._view.load_wait_ns(executor, now_ns) + expected_ns
         executor.loads[load_id] = LoadInFlight(load_id, spec.id, end_ns)
+        self._watch_by(end_ns + self._limits.load_hang_ns)
         self._actions.append(Load(executor=executor.name, model=spec.id, load_id=load_id, expected_ns=expected_ns))
 
     def _unload(self, choice: UnloadModel, now_ns: int) -> None:
@@ -417,6 +438,7 @@ class Controller:
         assert not choice.batch.stopping, "stopped twice"
         choice.batch.stopping = True
         self._view.executors[choice.executor].expect_end(choice.batch, now_ns + choice.batch.spec.profile.stop_ns)
+        self._watch_by(now_ns + self._limits.hang_ns)
         self._actions.append(StopBatch(executor=choice.executor, batch_id=choice.batch.batch_id))
 
     def _drop(self, choice: Drop, now_ns: int) -> None:

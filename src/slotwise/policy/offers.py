@@ -29,6 +29,11 @@ class Offer:
         self.cost = cost
         """What others lose by it, in worth."""
 
+    def is_better(self, other: Offer, per_ns: float) -> bool:
+        """Whether it costs less, all told, where a nanosecond is worth `per_ns`; between equals, ends first."""
+        mine, yours = self.added_ns * per_ns + self.cost, other.added_ns * per_ns + other.cost
+        return mine < yours or (mine == yours and (self.end_ns, self.added_ns) < (other.end_ns, other.added_ns))
+
     def accept(self, spec: ModelSpec, ticket: Ticket) -> Slot:
         """Take it: put the request into the timetable."""
         if self.slot is None:
@@ -56,6 +61,11 @@ class Answer:
         self.earliest_end_ns = FOREVER_NS
         self.is_feasible = False
         self.is_shut_out = False
+
+    def consider(self, offer: Offer, worth: float, per_ns: float) -> None:
+        """Take an offer for the best if it is worth its cost and better than what was."""
+        if offer.cost <= worth and (self.best is None or offer.is_better(self.best, per_ns)):
+            self.best = offer
 
 
 @value
@@ -88,50 +98,41 @@ def find(
     request = ticket.request
     deadline_ns = request.deadline_ns
     is_new = not ticket.is_promised
-    worth = request.worth(spec) if is_new else float("inf")
+    worth = request.worth(spec) if is_new else math.inf
     can_join = spec.batch_max > 1 and not ticket.alone
-    open_at: list[Critical] = []
-    shut_at: list[Critical] = []
+    open_at: list[tuple[str, int]] = []
+    shut_at: list[tuple[str, int]] = []
     is_shut_out = True
-    for executor in view.executors.values():
+    for name, executor in view.executors.items():
         if not executor.can_run(spec.id):
             continue
-        name = executor.name
         table = tables[name]
-        base_ns = executor.free_ns(now_ns)
         place = table.place_for(deadline_ns)
-        if is_new:
+        base_ns = executor.free_ns(now_ns)
+        if is_new and (margin_ns := view.estimates.margin_ns(name)):
             # What is uncertain of each run before it adds up, as independent errors do.
-            base_ns += int(view.estimates.margin_ns(name) * math.sqrt(place + 1))
+            base_ns += int(margin_ns * math.sqrt(place + 1))
         alone_ns = view.estimates.run_ns(name, spec, request.rows, request.work)
         is_shut_out = is_shut_out and base_ns + alone_ns > deadline_ns
         pressure = reserve.at(name)
-        offers = []
         end_ns = base_ns + table.start_ns(place) + alone_ns
-        if end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place) and not table.is_full:
-            cost = pressure.cost(alone_ns)
-            offers.append(Offer(table, None, end_ns, alone_ns, cost))
+        is_open = end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place) and not table.is_full
+        if is_open:
+            answer.consider(Offer(table, None, end_ns, alone_ns, pressure.cost(alone_ns)), worth, prices.per_ns)
         else:
             end_ns = max(end_ns, base_ns + table.backlog_ns + alone_ns)
-        if can_join:
+        if can_join and spec.id in table.by_model:
             joined = _join(view, table, pressure, spec, ticket, base_ns, prices.joins_up_to_ns(alone_ns))
             if joined is not None:
-                offers.append(joined)
-        (open_at if offers else shut_at).append(Critical(executor=name, slack_ns=deadline_ns - now_ns - alone_ns))
-        for offer in offers:
-            if offer.cost <= worth and (answer.best is None or _is_better(offer, answer.best, prices.per_ns)):
-                answer.best = offer
+                answer.consider(joined, worth, prices.per_ns)
+                is_open = True
+        (open_at if is_open else shut_at).append((name, deadline_ns - now_ns - alone_ns))
         answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
     answer.is_feasible = bool(open_at)
     answer.is_shut_out = is_shut_out and bool(shut_at)
     if len(open_at) <= 1:
-        answer.critical = open_at or shut_at
+        answer.critical = [Critical(executor=name, slack_ns=slack_ns) for name, slack_ns in open_at or shut_at]
     return answer
-
-
-def _is_better(offer: Offer, other: Offer, per_ns: float) -> bool:
-    mine, yours = offer.added_ns * per_ns + offer.cost, other.added_ns * per_ns + other.cost
-    return mine < yours or (mine == yours and (offer.end_ns, offer.added_ns) < (other.end_ns, other.added_ns))
 
 
 def _join(
@@ -139,9 +140,9 @@ def _join(
 ) -> Offer | None:
     """The first planned batch that the request can join without harm to anyone promised."""
     request = ticket.request
-    for slot in table.lines.get((request.model, request.form), ()):
+    for slot in table.by_model[spec.id]:
         rows = slot.rows + request.rows
-        if rows > spec.batch_max or slot.tickets[0].alone:
+        if rows > spec.batch_max or slot.form != request.form or slot.tickets[0].alone:
             continue
         total_ns = view.estimates.run_ns(table.executor, spec, rows, max(slot.work, request.work))
         added_ns = total_ns - slot.cost_ns

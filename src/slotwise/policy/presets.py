@@ -7,17 +7,17 @@ that says what would be right.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.estimates import Estimates
 from slotwise.policy.schedulers import SCHEDULERS, Preset
 from slotwise.policy.view import View
 
-NOTHING: Mapping[str, object] = types.MappingProxyType({})
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Settings(Protocol):
@@ -57,7 +57,6 @@ def build_controller(
 def overridden(settings: S, changes: Mapping[str, object], policy: str) -> S:
     """Settings with some fields changed. Raises PresetError, which names the field and the policy."""
     known = [field.name for field in fields(settings)]
-    hints = get_type_hints(type(settings))
     changed: dict[str, object] = {}
     for name, given in changes.items():
         if name not in known:
@@ -66,21 +65,19 @@ def overridden(settings: S, changes: Mapping[str, object], policy: str) -> S:
         if is_dataclass(old) and not isinstance(old, type) and isinstance(given, Mapping):
             changed[name] = overridden(old, given, policy)
         else:
-            changed[name] = _converted(name, given, hints[name], policy)
+            changed[name] = _converted(name, given, old, policy)
     try:
         return replace(settings, **changed)
     except ValueError as error:
         raise PresetError(f"policy {policy}: {error}") from error
 
 
-def _converted(name: str, given: object, hint: Any, policy: str) -> object:
-    """A plain value as its setting's type; whole numbers serve as fractions and lists as tuples."""
-    kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
-    if type(given) in kinds or (given is None and types.NoneType in kinds):
+def _converted(name: str, given: object, old: object, policy: str) -> object:
+    """A plain value as one of the old value's type; whole numbers serve as fractions and lists as tuples."""
+    if isinstance(old, tuple) and isinstance(given, list | tuple):
+        return tuple(_converted(name, item, old[0], policy) for item in given)
+    if type(given) is type(old):
         return given
-    if type(given) is int and float in kinds:
+    if type(given) is int and type(old) is float:
         return float(given)
-    if get_origin(hint) is tuple and isinstance(given, list | tuple):
-        return tuple(_converted(name, item, get_args(hint)[0], policy) for item in given)
-    wanted = getattr(hint, "__name__", str(hint))
-    raise PresetError(f"setting {name!r} of policy {policy} is {given!r}; it must be of type {wanted}")
+    raise PresetError(f"setting {name!r} of policy {policy} is {given!r}; it must be of type {type(old).__name__}")

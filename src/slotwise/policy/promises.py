@@ -25,6 +25,9 @@ class Promises:
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._places
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def accept(self, spec: ModelSpec, ticket: Ticket, offer: Offer) -> None:
         """Promise what was offered."""
         self._places[ticket.request.id] = (offer.table, offer.accept(spec, ticket))
@@ -68,6 +71,8 @@ class Promises:
 
     def clear_kept(self) -> None:
         """A batch that was told to stop ended all the same: its requests need their kept places no more."""
+        if not self._kept:
+            return
         for slot in self._kept:
             for ticket in list(slot.tickets):
                 if ticket.state is TicketState.ENDED and ticket.request.id in self._places:
@@ -92,7 +97,7 @@ class Promises:
     def is_waiting(self, model: str, executor: str) -> bool:
         """Whether an executor was promised to requests of a model."""
         table = self.tables.get(executor)
-        return table is not None and table.models.get(model, 0) > 0
+        return table is not None and model in table.by_model
 
 
 def _waiting(slots: Iterable[Slot]) -> list[Ticket]:

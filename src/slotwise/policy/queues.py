@@ -28,12 +28,13 @@ class Queues:
         self._key_ns = key_ns
         self._serial = itertools.count()
         self._lines: dict[str, dict[Line, list[Entry]]] = {}
-        self._entries: dict[int, Entry] = {}
+        self._serials: dict[int, int] = {}
+        """The serial number of everyone's entry; an entry with another one is out of date."""
         self._lengths: Counter[str] = Counter()
         self._heads: dict[str, list[Head]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._serials)
 
     def length(self, model: str) -> int:
         """How many requests wait for a model."""
@@ -45,21 +46,21 @@ class Queues:
 
     def put(self, ticket: Ticket) -> None:
         """Let a request wait."""
-        entry = (self._key_ns(ticket), next(self._serial), ticket)
+        serial = next(self._serial)
         name = (ticket.request.model, ticket.request.form)
-        self._entries[ticket.request.id] = entry
+        self._serials[ticket.request.id] = serial
         self._lengths[name[0]] += 1
         line = self._lines.setdefault(name[0], {}).setdefault(name, [])
-        heapq.heappush(line, entry)
-        if line[0] is entry:
+        heapq.heappush(line, (self._key_ns(ticket), serial, ticket))
+        if line[0][1] == serial:
             self._offer(name)
 
     def remove(self, ticket: Ticket) -> None:
         """Let it wait no more."""
-        entry = self._entries.pop(ticket.request.id)
+        serial = self._serials.pop(ticket.request.id)
         name = (ticket.request.model, ticket.request.form)
         self._lengths[name[0]] -= 1
-        if self._lines[name[0]][name][0] is entry:
+        if self._lines[name[0]][name][0][1] == serial:
             self._settle(name)
 
     def ready(self, executor: ExecutorView, model: str) -> None:
@@ -96,14 +97,13 @@ class Queues:
         taken: list[Ticket] = []
         rows = 0
         while line:
-            entry = line[0]
-            ticket = entry[2]
-            if self._entries.get(ticket.request.id) is entry:
+            _, serial, ticket = line[0]
+            if self._serials.get(ticket.request.id) == serial:
                 rows += ticket.request.rows
                 if taken and (rows > rows_max or ticket.alone or taken[0].alone):
                     break
                 taken.append(ticket)
-                del self._entries[ticket.request.id]
+                del self._serials[ticket.request.id]
             heapq.heappop(line)
         self._lengths[name[0]] -= len(taken)
         self._settle(name)
@@ -113,7 +113,7 @@ class Queues:
         """The head of a line has left: let the next one that still waits take its place."""
         lines = self._lines[name[0]]
         line = lines[name]
-        while line and self._entries.get(line[0][2].request.id) is not line[0]:
+        while line and self._serials.get(line[0][2].request.id) != line[0][1]:
             heapq.heappop(line)
         if line:
             self._offer(name)

@@ -83,6 +83,8 @@ class Pressure:
 
     def cost(self, run_ns: int) -> float:
         """What a run of that length is expected to cost others, in worth."""
+        if not self._costs[-1]:
+            return 0.0
         bucket = bisect_left(self._edges_ns, run_ns)
         cost = self._costs[bucket] * run_ns - self._weighted[bucket]
         return max(0.0, cost)

@@ -64,7 +64,7 @@ class Stranded:
 
     def first_expired(self, now_ns: int) -> Ticket | None:
         """One whose deadline has come."""
-        return self._first() if self.due_ns() <= now_ns else None
+        return self._first() if self._deadlines and self.due_ns() <= now_ns else None
 
     def due_ns(self) -> int:
         """The earliest deadline; FOREVER_NS when none waits."""

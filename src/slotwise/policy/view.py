@@ -6,6 +6,7 @@ Only the controller writes it. Times that lie in the future are predictions.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 
 from slotwise.facts.residency import Residency
@@ -21,11 +22,13 @@ class TicketState(Enum):
     ENDED = "ended"
 
 
-TRANSITIONS: dict[TicketState, frozenset[TicketState]] = {
-    TicketState.WAITING: frozenset({TicketState.RUNNING, TicketState.ENDED}),
-    TicketState.RUNNING: frozenset({TicketState.WAITING, TicketState.ENDED}),
-    TicketState.ENDED: frozenset(),
-}
+TRANSITIONS: tuple[tuple[TicketState, TicketState], ...] = (
+    (TicketState.WAITING, TicketState.RUNNING),
+    (TicketState.RUNNING, TicketState.ENDED),
+    (TicketState.WAITING, TicketState.ENDED),
+    (TicketState.RUNNING, TicketState.WAITING),
+)
+"""All that may happen, the most usual first."""
 
 
 class Ticket:
@@ -47,8 +50,15 @@ class Ticket:
 
     def move(self, state: TicketState) -> None:
         """Change state; an illegal move is our bug."""
-        assert state in TRANSITIONS[self.state], f"request {self.request.id}: {self.state} to {state}"
+        assert (self.state, state) in TRANSITIONS, f"request {self.request.id}: {self.state} to {state}"
         self.state = state
+
+
+def total(requests: Sequence[Request]) -> tuple[int, float]:
+    """Rows of these requests together, and the work of a row of the dearest."""
+    if len(requests) == 1:
+        return requests[0].rows, requests[0].work
+    return sum([request.rows for request in requests]), max([request.work for request in requests])
 
 
 class BatchInFlight:
@@ -64,6 +74,7 @@ class BatchInFlight:
         "spec",
         "stopping",
         "tickets",
+        "work",
     )
 
     def __init__(
@@ -73,6 +84,7 @@ class BatchInFlight:
         spec: ModelSpec,
         tickets: tuple[Ticket, ...],
         rows: int,
+        work: float,
         expected_ns: int,
         sent_ns: int,
         latest_ns: int,
@@ -82,6 +94,7 @@ class BatchInFlight:
         self.spec = spec
         self.tickets = tickets
         self.rows = rows
+        self.work = work
         self.expected_ns = expected_ns
         self.sent_ns = sent_ns
         self.latest_ns = latest_ns
@@ -110,7 +123,10 @@ class ExecutorView:
 
     def free_ns(self, now_ns: int) -> int:
         """When all that was sent will have run; now for an idle executor, and for one that is overdue."""
-        return max(now_ns, self._begin_ns + self._queued_ns) if self.batches else now_ns
+        if not self.batches:
+            return now_ns
+        free_ns = self._begin_ns + self._queued_ns
+        return max(now_ns, free_ns)
 
     def begin_ns(self) -> int:
         """When the batch at the head began, as far as is known; meaningless for an idle executor."""
@@ -135,11 +151,12 @@ class ExecutorView:
 
     def remove(self, batch_id: int, ended_ns: int) -> BatchInFlight | None:
         """Note that a batch is back; None if it is unknown here."""
-        for batch in self.batches:
+        batches = self.batches
+        for batch in batches:
             if batch.batch_id == batch_id:
-                self.batches.remove(batch)
+                batches.remove(batch)
                 self._queued_ns -= batch.expected_ns
-                self._begin_ns = max(ended_ns, self.batches[0].sent_ns) if self.batches else ended_ns
+                self._begin_ns = max(ended_ns, batches[0].sent_ns) if batches else ended_ns
                 return batch
         return None
 

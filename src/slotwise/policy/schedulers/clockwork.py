@@ -282,8 +282,9 @@ class Clockwork:
                 return None
             strategy = heapq.heappop(lane.heap)
             line = strategy[5]
-            if lane.strategies.get(line) is not strategy:
-                continue
+            current = lane.strategies.get(line)
+            if current is None or current[3] != strategy[3]:
+                continue  # another has replaced it
             del lane.strategies[line]
             taken = self._take(lane, executor, strategy, start_ns)
             if taken:

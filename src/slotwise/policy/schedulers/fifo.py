@@ -12,9 +12,9 @@ from slotwise.policy.view import Ticket, View
 
 @value
 class FifoSettings:
-    """`queue_max` requests of a model may wait, None for no bound."""
+    """`queue_max` requests of a model may wait; 0 is no bound."""
 
-    queue_max: int | None = None
+    queue_max: int = 0
     serving: ServingSettings = ServingSettings()
 
 
@@ -29,7 +29,7 @@ class Fifo:
     def arrived(self, ticket: Ticket, now_ns: int) -> Refusal | None:
         """Take everything in, up to the queue's bound."""
         model, queue_max = ticket.request.model, self._settings.queue_max
-        if queue_max is not None and not ticket.attempts and self._serving.queues.length(model) >= queue_max:
+        if queue_max and not ticket.attempts and self._serving.queues.length(model) >= queue_max:
             return Refusal(reason=Reason.QUEUE_FULL, message=f"{queue_max} requests wait for {model}")
         self._serving.put(ticket, now_ns)
         return None

@@ -141,16 +141,19 @@ class Slotwise:
         if expired is not None:
             self._leave(expired)
             return Drop(ticket=expired, reason=Reason.EXPIRED, message="its model was not ready in time")
-        for executor in self._view.executors.values():
-            if self._is_hungry(executor, now_ns):
-                choice = self._feed(executor, now_ns)
-                if choice is not None:
-                    return choice
+        if len(self._promises):
+            for executor in self._view.executors.values():
+                if self._is_hungry(executor, now_ns):
+                    choice = self._feed(executor, now_ns)
+                    if choice is not None:
+                        return choice
         return self._placement.choose(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
         due_ns = self._stranded.due_ns()
+        if not len(self._promises):
+            return due_ns
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
                 at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
@@ -259,22 +262,21 @@ class Slotwise:
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
-        return Run(
-            executor=executor.name,
-            model=slot.spec.id,
-            tickets=tuple(slot.tickets),
-            latest_ns=max(ticket.request.deadline_ns for ticket in slot.tickets),
-        )
+        latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
+        return Run(executor=executor.name, model=slot.spec.id, tickets=tuple(slot.tickets), latest_ns=latest_ns)
 
     def _gather(self, table: Timetable, slot: Slot, base_ns: int) -> None:
         """Let later slots of the same model join the one that is about to run, while that pays and harms no other."""
-        if slot.spec.batch_max == 1 or slot.tickets[0].alone:
+        alike = table.by_model[slot.spec.id]
+        if len(alike) == 1 or slot.spec.batch_max == 1 or slot.tickets[0].alone:
             return
         pressure = self._reserve.at(table.executor)
         prices = self._prices()
-        for other in list(table.lines[slot.line]):
+        for other in list(alike):
             rows = slot.rows + other.rows
-            if other is slot or rows > slot.spec.batch_max or other.tickets[0].alone or not other.can_run():
+            if other is slot or other.form != slot.form or rows > slot.spec.batch_max:
+                continue
+            if other.tickets[0].alone or not other.can_run():
                 continue
             total_ns = self._view.estimates.run_ns(table.executor, slot.spec, rows, max(slot.work, other.work))
             added_ns = total_ns - slot.cost_ns
@@ -299,8 +301,10 @@ class Slotwise:
     def _take_over(self, executor: ExecutorView, base_ns: int, now_ns: int) -> Run | None:
         """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
         mine = self._reserve.at(executor.name)
-        busy = [table for table in self._promises.tables.values() if len(table)]
-        for table in sorted(busy, key=lambda table: -table.backlog_ns):
+        busy = [table for table in self._promises.tables.values() if table.slots]
+        if len(busy) > 1:
+            busy.sort(key=lambda table: -table.backlog_ns)
+        for table in busy:
             owner_ns = self._view.executors[table.executor].free_ns(now_ns)
             theirs = self._reserve.at(table.executor)
             for place, slot in enumerate(table.slots):
