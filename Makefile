@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled interpreted zoo demo serve test check bench docs lock clean
+.PHONY: help setup compiled interpreted zoo demo serve test check bench docs protocol lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -67,6 +67,9 @@ bench: $(COMPILED) ## run every program in benchmarks/
 
 docs: $(COMPILED) ## check links, commands and file names in README and docs/, and the examples' output
 	@$(BIN)/python -m pytest --quiet tests/repo/test_docs.py tests/repo/test_examples.py
+
+protocol: $(READY) ## make the code of the gRPC protocol again from its .proto file
+	@$(BIN)/python -m tests.repo.protocol
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml (without torch, openvino and ray)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv

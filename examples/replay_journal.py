@@ -31,7 +31,7 @@ def replay(journal: Path, policy: str) -> str:
     """What a controller under some policy makes of the journal's events."""
     with journal.open("rb") as lines:
         header = read_header(lines.readline())
-        _, difference = replay_turns(lines, controller_of({**header, "policy": policy}))
+        difference = replay_turns(lines, controller_of({**header, "policy": policy})).difference
     if difference is None:
         return "every turn was decided the same again"
     is_told = difference.recorded != difference.replayed

@@ -75,10 +75,13 @@ def binary_body(tensors: dict[str, NDArray[np.generic]], timeout_ns: int | None 
     return Body(content=head + b"".join(array.tobytes() for array in tensors.values()), head_length=len(head))
 
 
-def json_body(tensors: dict[str, NDArray[np.generic]]) -> Body:
+def json_body(tensors: dict[str, NDArray[np.generic]], timeout_ns: int | None = None) -> Body:
     """A request all in JSON."""
     inputs = [{**_described(name, array), "data": array.ravel().tolist()} for name, array in tensors.items()]
-    return Body(content=msgspec.json.encode({"inputs": inputs}), head_length=None)
+    told: dict[str, object] = {"inputs": inputs}
+    if timeout_ns is not None:
+        told["parameters"] = {"timeout": timeout_ns // 1000}
+    return Body(content=msgspec.json.encode(told), head_length=None)
 
 
 def zoo_example(zoo: Path, name: str) -> dict[str, NDArray[np.generic]]:

@@ -15,15 +15,29 @@ def cpu_s(pid: int) -> Counter[str]:
     """Processor time of a server so far, user and system, by the role of its processes."""
     used: Counter[str] = Counter()
     for process, depth in _tree(pid).items():
-        fields = _stat(process)
-        used[_role(depth)] += (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
+        used[_role(depth)] += own_cpu_s(process)
     return used
+
+
+def own_cpu_s(pid: int) -> float:
+    """Processor time of one process so far, user and system; 0 if it is gone."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
 
 
 def pss_bytes(pid: int) -> dict[int, tuple[str, int]]:
     """Proportional share of memory of each of a server's processes, with its role."""
-    found = {process: (_role(depth), _pss_bytes(process)) for process, depth in _tree(pid).items()}
+    found = {process: (_role(depth), own_pss_bytes(process)) for process, depth in _tree(pid).items()}
     return {process: (role, nbytes) for process, (role, nbytes) in found.items() if nbytes is not None}
+
+
+def own_pss_bytes(pid: int) -> int | None:
+    """Proportional share of memory of one process; None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
 
 
 def _role(depth: int) -> str:
@@ -53,11 +67,3 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-def _pss_bytes(pid: int) -> int | None:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)

@@ -46,6 +46,14 @@ class Load(msgspec.Struct, frozen=True):
 
 def run(url: str, body: Body, *, connections: int, seconds: int, folder: Path) -> Load:
     """Ask as fast as answers come, on so many connections. Ends the program where there is no wrk, or an error."""
+    load = ask(url, body, connections=connections, seconds=seconds, folder=folder)
+    if load.errors:
+        raise SystemExit(f"{load.errors} of {load.requests} requests failed; figures of errors are worth nothing")
+    return load
+
+
+def ask(url: str, body: Body, *, connections: int, seconds: int, folder: Path) -> Load:
+    """As `run`, but whoever calls judges the errors."""
     path = shutil.which("wrk")
     if path is None:
         raise SystemExit("wrk is missing: install it (on Debian, apt-get install wrk) and run this again")
@@ -54,7 +62,4 @@ def run(url: str, body: Body, *, connections: int, seconds: int, folder: Path) -
     (folder / "post.lua").write_text(_SCRIPT.format(body=folder / "body", headers=headers))
     command = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(folder / "post.lua"), url]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    load = msgspec.json.decode(output.strip().rpartition("\n")[2], type=Load)
-    if load.errors:
-        raise SystemExit(f"{load.errors} of {load.requests} requests failed; figures of errors are worth nothing")
-    return load
+    return msgspec.json.decode(output.strip().rpartition("\n")[2], type=Load)

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,27 @@ from typing import IO
 import msgspec
 
 from slotwise import __version__
-from slotwise.config import MIB, Config, ConfigError, cache_folder, memory_bytes, printed
+from slotwise.config import MIB, Config, ConfigError, cache_folder, machine_bytes, memory_bytes, printed
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
-from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
+from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.metrics import prometheus
 from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.management import Identity
-from slotwise.edges.oip.pages import json_page
-from slotwise.edges.oip.statistics import Statistics
-from slotwise.edges.repository.registry import Defaults, Progress, Registry
+from slotwise.edges.oip.pages import json_page, text_page
+from slotwise.edges.oip.tls import Tls, check_tls
+from slotwise.edges.repository.registry import Progress, Registry
 from slotwise.edges.slices import cores as core_slices
 from slotwise.edges.store.files import SharedArena
 from slotwise.engine.clock import RealClock
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
 from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
+from slotwise.engine.statistics import Statistics
 from slotwise.facts.events import Event
 from slotwise.facts.types import ModelSpec, TensorSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
-from slotwise.policy.controller import Controller
+from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
@@ -43,10 +45,12 @@ from slotwise.sim.world import World
 PAGE_BYTES = MIB
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
+METRICS_PATH = "/metrics"
+"""Where Prometheus finds its numbers."""
 STATUS_PATH = "/v2/slotwise/status"
 """Where a server tells how it stands."""
-SETTLE_S_MAX = 60.0
-"""How long first loads are waited for before the door opens; those that take longer go on behind it."""
+HERE = "127.0.0.1"
+"""Where whatever is for nobody else would listen."""
 SETTLE_POLL_S = 0.02
 
 
@@ -69,38 +73,47 @@ class LiveSystem:
     """A server: door, engine, executors and models, alive between `start` and `close`. It is its own `Inspector`."""
 
     def __init__(self, config: Config, *, recorders: Sequence[Recorder] = (), progress: Progress | None = None) -> None:
-        """Raises ConfigError or PresetError when the configuration cannot be met."""
+        """Raises ConfigError, PresetError or TlsError when the configuration cannot be met."""
         self.config = config
-        self.controller = build_controller(config.policy, settings=config.policy_settings)
+        tls = config.tls if config.tls.certificate else None
+        if tls is not None:
+            check_tls(tls)
+        executors = slices(config)
+        _check_memory(config)
+        _check_address(config)
+        self.controller = build_controller(config.policy, settings=config.policy_settings, limits=config.controller)
         self.arena = SharedArena(config.arena_mib * MIB)
         self.registry = Registry(
             root=Path(config.repository),
             inspector=self,
             post=self._post,
             cache=cache_folder(config),
-            defaults=Defaults(slo_ms=config.slo_ms, batch_max=config.batch_max),
+            defaults=config.defaults,
+            limits=config.models,
             progress=progress,
         )
         self._clock = clock = RealClock(asyncio.get_running_loop())
         self.fleet = ProcessFleet(
-            slices=slices(config),
+            slices=executors,
             post=self._post,
             clock=clock,
             arena=self.arena,
             specs=self.registry.specs,
-            limits=FleetLimits(outputs_bytes=config.outputs_mib * MIB, restart_s_max=config.restart_s_max),
+            limits=config.fleet,
         )
-        statistics = Statistics()
+        self.statistics = Statistics()
         self.door = HttpDoor(
             models=self.registry,
             arena=self.arena,
             outputs=self.fleet,
             post=self._post,
             clock=clock,
-            statistics=statistics,
+            statistics=self.statistics,
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - clock.now_ns()),
+            limits=config.door,
             late_answers=config.late_answers,
-            more_routes=[json_page(STATUS_PATH, self.status)],
+            tls=tls,
+            more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
         )
         self._journal_file = _journal_file(config)
         journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
@@ -109,7 +122,7 @@ class LiveSystem:
             controller=self.controller,
             fleet=self.fleet,
             front=self.door,
-            recorders=[statistics, *journals, *recorders],
+            recorders=[self.statistics, *journals, *recorders],
             on_failure=self._fail,
         )
         self.failure: Exception | None = None
@@ -120,7 +133,7 @@ class LiveSystem:
         self.http_port = 0
 
     async def start(self) -> None:
-        """Bring everything up; the door opens last, when every model has been looked at."""
+        """Bring everything up; the door opens last, when every model has been looked at. Raises FleetError."""
         await self.fleet.start()
         await self.registry.open()
         await self._settle()
@@ -130,13 +143,13 @@ class LiveSystem:
         self.http_port = await self.door.start(self.config.host, self.config.http_port)
         if self.config.watch_s:
             self._watching = asyncio.create_task(self.registry.watch(self.config.watch_s))
+            self._watching.add_done_callback(self._watch_ended)
 
     async def close(self) -> None:
         """Answer what is under way, then end every process and give everything back."""
         if self._watching is not None:
             self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+            await asyncio.wait([self._watching])
         await self.door.stop(self.config.drain_s if self.failure is None else 0.0)
         await self.fleet.close()
         self.arena.close()
@@ -146,6 +159,11 @@ class LiveSystem:
     async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
         """Let the fleet try a model in a process of its own. Raises ModelError."""
         return await self.fleet.inspect(path, batch_max, shapes)
+
+    def url(self) -> str:
+        """Where it is served, once the door is open."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"{'https' if self.config.tls.certificate else 'http'}://{host}:{self.http_port}"
 
     def status(self) -> SystemStatus:
         """A snapshot."""
@@ -159,9 +177,45 @@ class LiveSystem:
             clock_offset_ns=self._clock.offset_ns,
         )
 
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """A scrape, and its content type. What processes take is read in a thread, since the kernel counts pages."""
+        memory = await asyncio.to_thread(self.fleet.memory_bytes)
+        return prometheus.scrape(self._snapshot(memory), accept)
+
+    def _snapshot(self, memory: Mapping[str, int]) -> prometheus.Snapshot:
+        door, loop, views = self.door.statistics(), self.engine.statistics(), self.controller.view.executors
+        return prometheus.Snapshot(
+            policy=self.config.policy,
+            version=__version__,
+            models=self.statistics.models(self._clock.now_ns()),
+            executors=self.statistics.executors(),
+            executors_now=[
+                prometheus.ExecutorNow(
+                    executor=one.executor,
+                    is_up=one.executor in views,
+                    restarts=one.restarts,
+                    in_flight=one.in_flight,
+                    models=views[one.executor].residency.models() if one.executor in views else (),
+                    memory_bytes=memory.get(one.executor),
+                )
+                for one in self.fleet.statistics().executors
+            ],
+            turns=loop.turns,
+            lag=loop.lag,
+            front_memory_bytes=memory.get("front"),
+            requests_in_flight=door.requests_in_flight,
+            connections=door.connections,
+            replies=door.replies,
+        )
+
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
         self.stopped.set()
+
+    def _watch_ended(self, watching: asyncio.Task[None]) -> None:
+        error = None if watching.cancelled() else watching.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)
@@ -169,7 +223,7 @@ class LiveSystem:
     async def _settle(self) -> None:
         """Wait for the first loads, so that the first requests do not meet cold models."""
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + SETTLE_S_MAX
+        end_s = loop.time() + self.config.settle_s
         is_loading = True
         while is_loading and loop.time() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
@@ -197,7 +251,8 @@ class ModelReport(msgspec.Struct, frozen=True):
 async def measured(config: Config, progress: Progress | None = None) -> list[ModelReport]:
     """Measure every model of a repository, whatever was measured before. Raises as `LiveSystem` does."""
     with tempfile.TemporaryDirectory(prefix="slotwise-") as cache:
-        system = LiveSystem(msgspec.structs.replace(config, cache=cache), progress=progress)
+        apart = msgspec.structs.replace(config, cache=cache, journal="", tls=Tls(), host=HERE, http_port=0)
+        system = LiveSystem(apart, progress=progress)
         try:
             await system.fleet.start()
             await system.registry.open()
@@ -234,6 +289,8 @@ def slices(config: Config) -> list[CoreSlice]:
     for core in chosen:
         if core not in there:
             raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"cores {', '.join(map(str, chosen))}: one is named twice; each takes one executor")
     share_bytes = memory_bytes(config) // len(chosen)
     return [
         CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
@@ -241,9 +298,38 @@ def slices(config: Config) -> list[CoreSlice]:
     ]
 
 
+def _check_memory(config: Config) -> None:
+    """Shared memory is taken as it is used, but more than there is cannot even be asked for. Raises ConfigError."""
+    asked = {
+        "arena_mib": config.arena_mib * MIB,
+        "fleet.outputs_bytes": config.fleet.outputs_bytes,
+        "fleet.ring_bytes": config.fleet.ring_bytes,
+    }
+    for name, nbytes in asked.items():
+        if nbytes > machine_bytes():
+            there_mib = machine_bytes() // MIB
+            raise ConfigError(f"`{name}` asks for {nbytes // MIB} MiB of shared memory; the machine has {there_mib}")
+
+
+def _check_address(config: Config) -> None:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        socket.create_server((config.host, config.http_port), family=family).close()
+    except (OSError, UnicodeError) as error:
+        why = str(error.strerror).partition(" (while")[0] if isinstance(error, OSError) else "no such address"
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.http_port}: {why}; name another with --host or --http-port"
+        ) from error
+
+
 def journal_header(config: Config) -> dict[str, object]:
     """What a replay needs to build the same controller."""
-    return {"policy": config.policy, "settings": dict(config.policy_settings), "config": printed(config)}
+    return {
+        "policy": config.policy,
+        "settings": dict(config.policy_settings),
+        "limits": config.controller,
+        "config": printed(config),
+    }
 
 
 def controller_of(header: Mapping[str, object]) -> Controller:
@@ -251,7 +337,11 @@ def controller_of(header: Mapping[str, object]) -> Controller:
     policy, settings = header.get("policy"), header.get("settings", {})
     if not isinstance(policy, str) or not isinstance(settings, dict):
         raise ConfigError("the journal's header does not say which policy with which settings made it")
-    return build_controller(policy, settings=settings)
+    try:
+        limits = msgspec.convert(header.get("limits", {}), Limits)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the limits in the journal's header: {error}") from error
+    return build_controller(policy, settings=settings, limits=limits)
 
 
 def simulated(

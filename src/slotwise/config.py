@@ -1,10 +1,12 @@
 """What a server is told: one frozen value, read from a TOML file and from options, and printed as it came out.
 
-Only `app` reads it whole. An unknown key or a value of the wrong kind is an error that names it.
+The tables are the very values that the parts take, so a default stands once, with its part. Only `app` reads it
+whole. An unknown key or a value of the wrong kind is an error that names it and says what is right.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +15,18 @@ from typing import Annotated
 
 import msgspec
 
+from slotwise.edges.fleets.settings import FleetLimits
+from slotwise.edges.oip.limits import LIMITS as DOOR_LIMITS
+from slotwise.edges.oip.limits import Limits as DoorLimits
+from slotwise.edges.oip.tls import Tls
+from slotwise.edges.repository.layout import LIMITS as REPOSITORY_LIMITS
+from slotwise.edges.repository.layout import Limits as RepositoryLimits
+from slotwise.edges.repository.registry import DEFAULTS, Defaults
+from slotwise.policy.controller import Limits as ControllerLimits
+
 MIB = 1 << 20
+PLACE = " - at `$."
+"""What the library puts between a complaint and the key that it is about."""
 
 
 class ConfigError(ValueError):
@@ -21,9 +34,9 @@ class ConfigError(ValueError):
 
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Amount = Annotated[int, msgspec.Meta(ge=0)]
-Span = Annotated[float, msgspec.Meta(ge=0)]
+Core = Annotated[int, msgspec.Meta(ge=0)]
+MEMORY_MIB_MAX = 1 << 30
+Span = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,49 +45,83 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     repository: str = "models"
     host: str = "127.0.0.1"
     http_port: Port = 8000
-    cores: tuple[Amount, ...] = ()
+    cores: tuple[Core, ...] = ()
     """Cores that executors are bound to, one executor each; none named means all that this process may use."""
     policy: str = "slotwise"
     policy_settings: Mapping[str, object] = {}
     """Changes to the policy's settings, by their names."""
-    memory_mib: Amount = 0
+    memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MEMORY_MIB_MAX)] = 0
     """For the models of all executors together; 0 takes half of the machine's memory."""
-    arena_mib: Count = 256
+    arena_mib: Annotated[int, msgspec.Meta(ge=1, le=MEMORY_MIB_MAX)] = 256
     """Shared memory for what clients send."""
-    outputs_mib: Count = 64
-    """Shared memory for what each executor answers."""
     late_answers: bool = False
     """Deliver an answer that is late as 200, marked so, rather than as 504."""
     watch_s: Span = 0.0
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
+    settle_s: Span = 60.0
+    """How long first loads are waited for before the door opens; those that take longer go on behind it."""
     drain_s: Span = 30.0
     """How long requests under way are waited for at the end."""
-    restart_s_max: Span = 5.0
-    """The longest pause before an executor that keeps dying is started again."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""
     """Folder for measured profiles; `~/.cache/slotwise/profiles` when empty."""
-    slo_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """The allowance of a model that names none; else a multiple of its measured time."""
-    batch_max: Count = 16
+    tls: Tls = Tls()
+    """Certificate and key; the door speaks plain HTTP without."""
+    defaults: Defaults = DEFAULTS
+    """What holds for a model that says nothing else."""
+    door: DoorLimits = DOOR_LIMITS
+    controller: ControllerLimits = ControllerLimits()
+    fleet: FleetLimits = FleetLimits()
+    models: RepositoryLimits = REPOSITORY_LIMITS
 
 
 def read(path: Path | None, changes: Mapping[str, object]) -> Config:
-    """The file's settings with `changes` (those that are not None) over them. Raises ConfigError."""
-    plain: dict[str, object] = {}
-    if path is not None:
-        try:
-            plain = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-    plain |= {name: given for name, given in changes.items() if given is not None}
+    """The file's settings with `changes` (those that are not None) over them, tables key by key. Raises ConfigError."""
+    options = {name: given for name, given in changes.items() if given is not None}
+    plain = _over(options, {} if path is None else _read_file(path))
     try:
+        _check_keys(plain)
         return msgspec.convert(plain, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path or 'options'}: {error}") from error
+        complaint, _, key = str(error).removesuffix("`").partition(PLACE)
+        where = "options" if path is None or key.partition(".")[0] in options else str(path)
+        raise ConfigError(f"{where}: {f'`{key}`: ' if key else ''}{complaint}") from error
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _over(upper: Mapping[str, object], lower: Mapping[str, object]) -> dict[str, object]:
+    both = {**lower, **upper}
+    for name, given in upper.items():
+        below = lower.get(name)
+        if isinstance(given, Mapping) and isinstance(below, Mapping):
+            both[name] = {**below, **given}
+    return both
+
+
+def _check_keys(plain: Mapping[str, object]) -> None:
+    """Raise ValidationError for a key that there is not, at the top or in a table."""
+    fields = {field.name: field for field in msgspec.structs.fields(Config)}
+    _check_known(plain, list(fields), "")
+    for name, given in plain.items():
+        if isinstance(given, Mapping) and hasattr(fields[name].type, "__dataclass_fields__"):
+            _check_known(given, list(fields[name].type.__dataclass_fields__), f"{name}.")
+
+
+def _check_known(given: Mapping[str, object], known: list[str], table: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            right = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+            raise msgspec.ValidationError(f"there is no such key; {right}{PLACE}{table}{name}`")
 
 
 def printed(config: Config) -> str:
@@ -86,9 +133,21 @@ def memory_bytes(config: Config) -> int:
     """What models may hold in all."""
     if config.memory_mib:
         return config.memory_mib * MIB
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return machine_bytes() // 2
+
+
+def machine_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cache_folder(config: Config) -> Path:
-    """Where measured profiles are kept."""
-    return Path(config.cache) if config.cache else Path.home() / ".cache" / "slotwise" / "profiles"
+    """Where measured profiles are kept. Raises ConfigError when nothing can be kept there."""
+    folder = Path(config.cache) if config.cache else Path.home() / ".cache" / "slotwise" / "profiles"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"profiles cannot be kept in {folder}: {error.strerror}; name another `cache`") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"profiles cannot be kept in {folder}: it is read-only; name another `cache`")
+    return folder

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import msgspec
 
@@ -19,7 +19,7 @@ from slotwise.config import MIB, ConfigError
 from slotwise.engine.journal import Journal
 from slotwise.engine.ports import Recorder
 from slotwise.facts.profile import Profile, problems
-from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec, Outcome
+from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, ModelSpec, Outcome
 from slotwise.facts.units import MS, US, S
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
@@ -31,32 +31,38 @@ WARM_UP_NS = 10 * S
 COOL_DOWN_NS = 600 * S
 """How long replies are waited for after the last arrival."""
 
+NUMBER_MAX = 1e9
+Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=int(NUMBER_MAX))]
+Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
+
 
 class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model: `run_ms[i]` is the time of a batch of `rows[i]`; requests come at `rate_per_s` times the scale."""
 
     name: str
-    rows: tuple[int, ...]
-    run_ms: tuple[float, ...]
-    rate_per_s: float
-    slo_ms: float
-    load_ms: float = 50.0
-    memory_mib: float = 10.0
-    batch_max: int = 0
+    rows: tuple[Count, ...]
+    run_ms: tuple[Positive, ...]
+    rate_per_s: Amount
+    slo_ms: Positive
+    load_ms: Amount = 50.0
+    memory_mib: Amount = 10.0
+    batch_max: Count = 0
     """0 takes the largest of `rows`."""
-    priority: int = PRIORITY_DEFAULT
-    weight: float = 1.0
+    priority: Priority = PRIORITY_DEFAULT
+    weight: Positive = 1.0
 
 
 class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Executors and how they differ from their profiles. Memory 0 is without limit."""
 
-    executors: int = 2
-    memory_mib: float = 0.0
-    link_us: float = 50.0
-    spread: float = 0.0
-    overrun_share: float = 0.0
-    overrun_factor: float = 10.0
+    executors: Count = 2
+    memory_mib: Amount = 0.0
+    link_us: Amount = 50.0
+    spread: Amount = 0.0
+    overrun_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    overrun_factor: Amount = 10.0
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +70,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: tuple[ModelPart, ...]
     fleet: FleetPart = FleetPart()
-    seconds: float = 60.0
+    seconds: Positive = 60.0
 
 
 class ModelReport(msgspec.Struct, frozen=True):

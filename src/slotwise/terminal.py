@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,18 +22,39 @@ console = Console(stderr=True)
 """Progress and errors go to standard error, results to standard output."""
 output = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
+READ_BYTES = 4096
+"""Of an input that is read for its end only."""
 RUN_FAILED, WRONG_INPUT = 1, 2
 """Exit codes: the command ran and its answer is no; or it could not be run as asked."""
 
 
 @contextmanager
-def told_errors(*expected: type[Exception]) -> Iterator[None]:
-    """Tell an expected error in one line and end with the exit code for wrong input."""
+def told_errors(*wrong: type[Exception], failed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Tell an expected error in one line and end with the exit code: of wrong input, or of a run that `failed`."""
     try:
         yield
-    except expected as error:
-        say(f"slotwise: {error}")
-        raise typer.Exit(WRONG_INPUT) from error
+    except (*wrong, *failed) as error:
+        say(f"slotwise: {_told(error)}")
+        raise typer.Exit(RUN_FAILED if isinstance(error, failed) else WRONG_INPUT) from error
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def writable(path: Path | None) -> Path | None:
+    """The callback of an option for a file to write: whether it can be is told before the work, not after it."""
+    if path is None:
+        return None
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}; make it, or name a file elsewhere")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written: no permission; name a file elsewhere")
+    return path
 
 
 @contextmanager
@@ -45,6 +68,21 @@ def progress_bar(verb: str) -> Iterator[Callable[[str, int, int], None]]:
             progress.update(task, description=f"{verb} {name}", completed=done, total=total)
 
         yield tell
+
+
+def call_at_eof(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call once standard input ends; what comes before is thrown away. Raises OSError for an input that is a file."""
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        if not os.read(descriptor, READ_BYTES):
+            loop.remove_reader(descriptor)
+            call()
+
+    try:
+        loop.add_reader(descriptor, read)
+    except PermissionError as error:
+        raise OSError("standard input is a file, whose end says nothing; make it a pipe for --stop-at-eof") from error
 
 
 def say(text: str) -> None:

@@ -10,7 +10,6 @@ children when the zygote dies, and the zygote when the front dies, so nobody is 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
@@ -40,11 +39,11 @@ from slotwise.edges.fleets.messages import (
 from slotwise.edges.runtimes.inspection import inspect
 from slotwise.edges.slices import cores
 from slotwise.engine.ports import ModelError
+from slotwise.lifeline import die_with
 from slotwise.worker.executor import run_executor
 
 COMMAND_BYTES_MAX = 1 << 16
 DESCRIPTORS_MAX = 8
-_PR_SET_PDEATHSIG = 1
 
 
 class Zygote:
@@ -129,13 +128,6 @@ def run_inspector(settings: InspectorSettings, fd: int) -> None:
         report = InspectFailure(text=f"{settings.path!r} needs more memory: {limit}")
     with socket.socket(fileno=fd) as front:
         front.sendall(encode(report))
-
-
-def die_with(parent: int) -> None:
-    """Be killed when the parent process ends. Exits at once if it has ended already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _limit_memory(nbytes: int) -> None:

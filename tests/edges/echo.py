@@ -13,17 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from slotwise.edges.oip.http import HttpDoor, Tls
+from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity
-from slotwise.edges.oip.statistics import Statistics
+from slotwise.edges.oip.tls import Tls
 from slotwise.engine.clock import RealClock
 from slotwise.engine.loop import Engine
 from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus
+from slotwise.engine.statistics import Statistics
 from slotwise.facts.actions import Action, Reply
 from slotwise.facts.events import Arrived, Cancelled, Event
 from slotwise.facts.profile import Profile
-from slotwise.facts.types import ModelSpec, Outcome, Reason, Request, TensorRef, TensorSpec, Timing
+from slotwise.facts.types import ModelSpec, Outcome, Reason, Request, TensorRef, TensorSpec, Timing, Variant
 
 HOST = "127.0.0.1"
 MS = 1_000_000
@@ -67,6 +68,7 @@ def free_spec(name: str, *tensors: TensorSpec) -> ModelSpec:
 SPECS = (
     make_spec("echo"),
     make_spec("echo", "2"),
+    make_spec("family", accuracy=0.9, variants=(Variant(accuracy=0.5, model="echo"), Variant(accuracy=0.4, file="s"))),
     free_spec("text", TensorSpec(name="t", datatype="BYTES", shape=(-1,))),
     free_spec("half", TensorSpec(name="h", datatype="FP16", shape=(-1,))),
     free_spec("wide", TensorSpec(name="w", datatype="UINT8", shape=(-1,))),

@@ -199,13 +199,28 @@ def test_a_demo_that_is_ended_early_leaves_no_process_behind(
     assert started.stderr is not None
     while not started.stderr.readline().startswith("0.5x"):
         assert started.poll() is None
-    servers = [pid for pid in pids_of_children(started.pid) if os.getsid(pid) == pid]
+    servers = servers_of(started.pid)
     assert len(servers) == 1
     assert len(session_pids(servers[0])) > 1, "server, zygote and executors"
     started.send_signal(number)
     wait_until(lambda: started.poll() is not None)
     assert started.returncode != 0
     assert session_pids(servers[0]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.live
+def test_the_server_of_a_demo_that_is_killed_ends_by_itself(
+    started: subprocess.Popen[str], wait_until: WaitUntil
+) -> None:
+    assert started.stderr is not None
+    while not started.stderr.readline().startswith("starting the server"):
+        assert started.poll() is None
+    wait_until(lambda: servers_of(started.pid))
+    (server,) = servers_of(started.pid)
+    wait_until(lambda: len(session_pids(server)) > 1)
+    started.kill()
+    wait_until(lambda: session_pids(server) == [])
 
 
 @pytest.mark.live
@@ -219,5 +234,7 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(small_zoo: Path,
     assert "no core 4096" in ended.stderr
 
 
-def pids_of_children(parent: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+def servers_of(parent: int) -> list[int]:
+    """Children that lead a session of their own."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for pid in map(int, children) if os.getsid(pid) == pid]

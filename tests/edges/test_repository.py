@@ -10,11 +10,10 @@ import pytest
 
 from slotwise.edges.repository.layout import Limits
 from slotwise.edges.repository.registry import Defaults, Registry
-from slotwise.edges.repository.settings import Variant
 from slotwise.edges.zoo.catalogue import SOURCES
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.facts.events import Event, ModelAdded
-from slotwise.facts.types import TensorSpec
+from slotwise.facts.types import TensorSpec, Variant
 from tests.edges.repositories import Repository, RuntimeInspector, found, opened
 
 
@@ -175,8 +174,9 @@ def test_example_shapes_reach_the_inspector_and_must_name_inputs(repository: Rep
 
 def test_variants_are_told_to_those_who_plan(repository: Repository) -> None:
     repository.put("double", toml="accuracy = 0.9\n[[variants]]\nmodel = 'small'\naccuracy = 0.5")
-    settings = opened(repository).settings_of("double")
-    assert (settings.accuracy, settings.variants) == (0.9, (Variant(model="small", accuracy=0.5),))
+    model = found(opened(repository), "double").spec
+    assert model is not None
+    assert (model.accuracy, model.variants) == (0.9, (Variant(model="small", accuracy=0.5),))
 
 
 @pytest.mark.parametrize("part", ["model", "version", "file", "settings"])
@@ -215,6 +215,53 @@ def test_limits_refuse_in_words(repository: Repository) -> None:
     assert "one model too many; the limit is 1" in found(opened(repository, limits=Limits(models_max=1)), "c").reason
 
 
+def test_what_clients_are_told_of_bad_models_does_not_say_where_the_repository_lies(repository: Repository) -> None:
+    path = repository.put("bad")
+    path.write_bytes(b"no model")
+    repository.put("misspelt", toml="slo = 3")
+    repository.put("unreadable").unlink()
+    (repository.root / "empty").mkdir()
+    (repository.root / "away").symlink_to(repository.root.parent)
+    registry = opened(repository)
+    told = [row.reason for row in registry.index()]
+    for call, name in ((registry.load, "nobody"), (registry.load, "bad"), (registry.unload, "nobody")):
+        with pytest.raises(ModelError) as raised:
+            asyncio.run(call(name))
+        told.append(str(raised.value))
+    assert len([text for text in told if text]) == 8
+    assert [text for text in told if str(repository.root.parent) in text] == []
+    assert "misspelt/slotwise.toml: " in " ".join(told)
+
+
+def test_a_pattern_for_names_never_lets_a_name_be_a_path(repository: Repository) -> None:
+    repository.put("double")
+    registry = opened(repository, limits=Limits(name_pattern=".*"))
+    for name in ("..", ".", "double/1", "/", ""):
+        with pytest.raises(ModelError, match="no name for a model"):
+            asyncio.run(registry.load(name))
+
+
+def test_a_root_that_goes_away_and_comes_back_is_watched_all_the_same(repository: Repository) -> None:
+    repository.put("double")
+
+    async def live() -> None:
+        registry = repository.registry()
+        await registry.open()
+        elsewhere = repository.root.rename(repository.root.parent / "elsewhere")
+        watching = asyncio.create_task(registry.watch(0.001))
+        with pytest.raises(ModelError, match="there is no model 'double' in the repository"):
+            await registry.load("double")
+        assert found(registry, "double").state is ModelState.READY
+        elsewhere.rename(repository.root)
+        repository.put("triple")
+        while registry.find("triple") is None or found(registry, "triple").spec is None:
+            assert not watching.done()
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(live(), 60))
+
+
 def test_a_root_that_cannot_be_read_is_an_error_at_once(repository: Repository) -> None:
     repository.root.rmdir()
     with pytest.raises(ModelError, match="cannot be read"):
@@ -251,5 +298,5 @@ def test_the_whole_zoo_is_on_offer(zoo_path: Path, tmp_path: Path) -> None:
         model = registry.specs[f"{source.name}/1"]
         assert (model.batchable, model.batch_max) == (source.is_batchable, source.batch_max)
         assert model.slo_ns == source.slo_ms * 1_000_000
-        assert registry.settings_of(source.name).accuracy == source.accuracy
-    assert {variant.model for variant in registry.settings_of("ocr-read").variants} <= offered
+        assert model.accuracy == source.accuracy
+    assert {variant.model for variant in registry.specs["ocr-read/1"].variants} <= offered

@@ -149,6 +149,29 @@ def test_a_bad_model_is_named_with_its_reason_and_the_others_are_served(tmp_path
     assert giant == "503"
 
 
+def test_a_load_that_fails_is_told_without_where_the_file_lies(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    put_network(root, "network", settings="slo_ms = 20000")
+
+    async def live() -> dict[str, object]:
+        async with serving(root) as system, aiohttp.ClientSession() as session:
+            (root / "network" / "1" / "model.onnx").write_bytes(b"no model any more")
+            for executor in system.fleet.statistics().executors:
+                system.fleet.kill(executor.executor)
+            await until(lambda: all(executor.restarts for executor in system.fleet.statistics().executors))
+            tensor_of_ones = {"name": "x", "datatype": "FP32", "shape": [1, 64], "data": [1] * 64}
+            url = f"{system.url()}/v2/models/network/infer"
+            while True:  # until an executor has found out
+                async with session.post(url, json={"inputs": [tensor_of_ones]}) as reply:
+                    told: dict[str, object] = await reply.json()
+                if told.get("reason") == "load_failed":
+                    return told
+
+    told = asyncio.run(asyncio.wait_for(live(), 60))
+    assert "model.onnx" in str(told["error"])
+    assert str(tmp_path) not in str(told["error"])
+
+
 def test_models_come_change_and_go_while_others_are_served(tmp_path: Path) -> None:
     root = tmp_path / "models"
     put_emulated(root, "steady", run_ms=2, settings="slo_ms = 20000")

@@ -31,6 +31,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "slotwise.zygote": (
         "slotwise.worker",
+        "slotwise.lifeline",
         "slotwise.facts",
         "slotwise.engine.ports",
         "slotwise.edges.store",
@@ -39,6 +40,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.edges.fleets.ring",
         "slotwise.edges.fleets.messages",
     ),
+    "slotwise.grpc_door": ("slotwise.edges.oip.grpc", "slotwise.lifeline"),
+    "slotwise.lifeline": (),
     "slotwise.client": (
         "slotwise.facts",
         "slotwise.workload",
@@ -54,7 +57,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.engine.timeline",
         "slotwise.edges.plots",
     ),
-    "slotwise.config": (),
+    "slotwise.config": ("slotwise.edges", "slotwise.policy.controller"),
     "slotwise.app": ("slotwise",),
     "slotwise.simulation": ("slotwise",),
     "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
@@ -118,7 +121,8 @@ EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
 
 HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
-    "grpc": ("slotwise.edges.oip",),
+    "grpc": ("slotwise.edges.oip.grpc",),
+    "grpc_health": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),
     "matplotlib": ("slotwise.edges.plots",),
     "msgspec": (
@@ -126,6 +130,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.edges",
         "slotwise.worker",
         "slotwise.zygote",
+        "slotwise.grpc_door",
         "slotwise.client",
         "slotwise.demo",
         "slotwise.app",
@@ -147,6 +152,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "onnx": ("slotwise.edges.runtimes", "slotwise.edges.store", "slotwise.edges.zoo"),
     "onnxruntime": ("slotwise.edges.runtimes", "slotwise.edges.zoo"),
     "openvino": ("slotwise.edges.runtimes",),
+    "prometheus_client": ("slotwise.edges.metrics",),
     "ray": ("slotwise.edges.fleets.ray",),
     "rich": ("slotwise.cli", "slotwise.terminal", "slotwise.demo"),
     "scipy": ("slotwise.policy.planners.solver",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from slotwise.edges.oip.codec import Bounds, Contract, Filler, Infer, decode, refs
+from slotwise.edges.oip.codec import Bounds, Contract, Filler, Infer, Place, decode, refs
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import ModelSpec, TensorRef, TensorSpec
 
@@ -70,6 +70,9 @@ class Memory:
 
     def read(self, ref: TensorRef) -> memoryview:
         return self.view(ref.offset, ref.nbytes)
+
+    def write(self, place: Place, data: memoryview) -> None:
+        raise AssertionError("no client has memory of its own here")
 
 
 def filled(infer: Infer, data: bytes = b"", step: int = 0) -> tuple[Memory, tuple[TensorRef, ...]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.answers import STATUSES, Payload, encode_answer
-from slotwise.edges.oip.codec import HEADS_MAX, Bounds, Contract, decode, decode_raw, split
+from slotwise.edges.oip.codec import HEADS_MAX, Bounds, Contract, Place, borrow, decode, decode_raw, fill, split
 from slotwise.edges.oip.errors import WireError
 from slotwise.facts.types import Reason, TensorRef
 from tests.unit.codec_cases import CODES, RANGES, binary, contract, decode_json, filled, message, tensor
@@ -93,7 +93,7 @@ def test_an_answer_gives_back_the_values_in_json_and_in_binary(
     head, tail = binary(datatype, shape, data, id="7", parameters={"binary_data_output": is_binary})
     infer = decode(head, len(tail), model)
     memory, outputs = filled(infer, tail)
-    payload = encode_answer(infer.wish, model, outputs, memory.read, None)
+    payload = encode_answer(infer.wish, model, outputs, memory.read, memory.write, None)
     answer, rest = parse(payload)
     assert answer["model_name"] == "m"
     assert answer["id"] == "7"
@@ -199,7 +199,7 @@ def test_an_outputs_own_wish_for_binary_wins_over_the_requests() -> None:
     assert [(one.name, one.is_binary) for one in infer.wish.wanted] == [("y", False), ("x", True)]
     assert infer.names == ("y", "x")
     memory, found = filled(infer)
-    answer, rest = parse(encode_answer(infer.wish, model, found, memory.read, None))
+    answer, rest = parse(encode_answer(infer.wish, model, found, memory.read, memory.write, None))
     assert [output["name"] for output in answer["outputs"]] == ["y", "x"]  # type: ignore[attr-defined]  # a list
     assert rest == struct.pack("<2f", 1, 2)
 
@@ -263,7 +263,7 @@ def test_a_form_stands_for_the_shape_of_a_row_and_not_for_the_rows() -> None:
         (message(outputs=[{"name": "q"}]), "has no output 'q'"),
         (message(outputs=[{"name": "x"}, {"name": "x"}]), "asked for twice"),
         (message(outputs=[{"name": "x", "parameters": {"classification": 3}}]), "classification"),
-        (message(outputs=[{"name": "x", "parameters": {"shared_memory_region": "r"}}]), "shared memory"),
+        (message(outputs=[{"name": "x", "parameters": {"shared_memory_region": "r"}}]), "give both or none"),
         (message(id=3), "$.id"),
         (b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2]}]}', "has no data"),
     ],
@@ -292,13 +292,46 @@ def test_binary_sizes_must_add_up(size: int, follows: int, words: str) -> None:
 def test_an_input_has_json_or_binary_data_and_not_both() -> None:
     both = json.loads(message())
     both["inputs"][0]["parameters"] = {"binary_data_size": 8}
-    assert "both" in refusal(json.dumps(both).encode(), contract(tensor()), 8)
+    assert "send one" in refusal(json.dumps(both).encode(), contract(tensor()), 8)
 
 
-def test_a_region_of_shared_memory_is_not_read() -> None:
-    body = json.loads(message())
-    body["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
-    assert "shared memory" in refusal(json.dumps(body).encode(), contract(tensor()))
+def borrowing(nbytes: int = 8, **changes: object) -> bytes:
+    """A request whose input lies in a region."""
+    parameters = {"shared_memory_region": "r", "shared_memory_offset": 3, "shared_memory_byte_size": nbytes, **changes}
+    return json.dumps(
+        {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": parameters}]}
+    ).encode()
+
+
+def test_an_input_in_a_region_is_read_from_there_and_nowhere_else() -> None:
+    infer = decode(borrowing(), 0, contract(tensor()))
+    asked: list[Place] = []
+
+    def read(place: Place, view: memoryview) -> None:
+        asked.append(place)
+        view[:] = b"abcdefgh"
+
+    memory = memoryview(bytearray(infer.nbytes))
+    fill(infer, memory, memoryview(b""))
+    assert infer.borrows
+    assert not any(memory)
+    borrow(infer, memory, read)
+    assert asked == [Place("r", 3, 8)]
+    assert bytes(memory[:8]) == b"abcdefgh"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (borrowing(nbytes=7), "its shape needs 8"),
+        (borrowing(shared_memory_byte_size=None), "give both or none"),
+        (borrowing(shared_memory_region=None), "give both or none"),
+        (borrowing(shared_memory_offset=-1), "shared_memory_offset"),
+        (borrowing(binary_data_size=8), "send one"),
+    ],
+)
+def test_an_input_in_a_region_that_does_not_add_up_is_told_why(body: bytes, words: str) -> None:
+    assert words in refusal(body, contract(tensor()))
 
 
 @pytest.mark.parametrize("data", [b"\x05\x00\x00\x00abc", b"\x01\x00\x00", b"\xff\xff\xff\xff", b"\x00" * 8])
@@ -342,7 +375,7 @@ def test_bytes_that_are_no_text_are_given_out_as_binary_only() -> None:
     infer = decode(head, 5, model)
     memory, found = filled(infer, tail)
     with pytest.raises(WireError, match="not UTF-8; ask for it with binary_data"):
-        encode_answer(infer.wish, model, found, memory.read, None)
+        encode_answer(infer.wish, model, found, memory.read, memory.write, None)
 
 
 def test_numbers_that_json_cannot_say_are_null() -> None:
@@ -350,7 +383,7 @@ def test_numbers_that_json_cannot_say_are_null() -> None:
     head, tail = binary("FP32", (1, 2), struct.pack("<2f", float("nan"), float("inf")))
     infer = decode(head, 8, model)
     memory, found = filled(infer, tail)
-    assert b'"data":[null,null]' in encode_answer(infer.wish, model, found, memory.read, None).body
+    assert b'"data":[null,null]' in encode_answer(infer.wish, model, found, memory.read, memory.write, None).body
 
 
 def test_every_reason_has_a_status() -> None:

@@ -1,6 +1,7 @@
 """A server as a process of its own: started, waited for, asked how it stands, and always stopped.
 
 It runs in a session of its own, so that Ctrl-C reaches the demo alone and what a server leaves behind can be found.
+The demo holds its standard input open: should the demo be killed, that ends, and the server with it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Command:
 
     def words(self) -> list[str]:
         """The command line."""
-        fixed = ("serve", str(self.repository), "--http-port", "0", "--journal", str(self.journal))
+        fixed = ("serve", str(self.repository), "--stop-at-eof", "--http-port", "0", "--journal", str(self.journal))
         return [sys.executable, "-m", "slotwise.cli", *fixed, *self.options]
 
 
@@ -84,7 +85,7 @@ async def running(command: Command) -> AsyncIterator[Server]:
     with command.log.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command.words(),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             start_new_session=True,

@@ -68,7 +68,10 @@ async def show(options: Options, tell: Tell) -> Shown:
     picture.require_library()
     if options.seconds < PHASE_S_MIN:
         raise DemoError(f"a phase of {options.seconds:g} s shows nothing; give {PHASE_S_MIN:g} s or more")
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"{options.out} cannot be made a folder: {error.strerror}; name another") from error
     with _stopping_on_signals():
         played = await _play_all(options, tell)
     tell("drawing what happened from the server's journal")

@@ -36,6 +36,16 @@ class Difference:
     replayed: str
 
 
+@value
+class Replayed:
+    """What a replay has shown: how many turns were decided the same, and what it stopped at before the end."""
+
+    turns: int
+    difference: Difference | None = None
+    torn_line: int | None = None
+    """The last line, if its end is missing: the server was killed while it wrote. It was left out."""
+
+
 class Journal:
     """Writes turns to a binary file; a `Recorder`."""
 
@@ -53,23 +63,43 @@ def read_header(line: bytes) -> dict[str, object]:
     """The first line's fields. Raises JournalError when it is none or of another version."""
     try:
         header = msgspec.json.decode(line, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise JournalError(f"line 1: not a journal's header: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise JournalError(
+            f"line 1: not a journal's header ({error}); name a file that --journal has written"
+        ) from error
     if header.get("journal") != JOURNAL_VERSION:
         raise JournalError(f"line 1: this reads journals of version {JOURNAL_VERSION}, not {header.get('journal')!r}")
     return header
 
 
-def replay(lines: Iterable[bytes], controller: Controller) -> tuple[int, Difference | None]:
-    """Feed the turns that follow a header to a fresh controller; the number of turns, and the first difference."""
+def replay(lines: Iterable[bytes], controller: Controller) -> Replayed:
+    """Feed the turns that follow a header to a fresh controller, up to the first difference.
+
+    Lines come with their line ends. Raises JournalError, which names the line, for one that cannot be replayed.
+    """
     turns = 0
     for number, line in enumerate(lines, start=2):
-        now_ns, events, recorded = _read_turn(number, line)
-        replayed = _encoder.encode(_plain_actions(controller.handle(events, now_ns)))
-        turns += 1
+        try:
+            now_ns, events, recorded = _read_turn(number, line)
+        except JournalError:
+            if line.endswith(b"\n"):
+                raise
+            return Replayed(turns=turns, torn_line=number)
+        replayed = _encoder.encode(_plain_actions(_handled(number, controller, events, now_ns)))
         if replayed != bytes(recorded):
-            return turns, Difference(line=number, recorded=bytes(recorded).decode(), replayed=replayed.decode())
-    return turns, None
+            difference = Difference(line=number, recorded=bytes(recorded).decode(), replayed=replayed.decode())
+            return Replayed(turns=turns, difference=difference)
+        turns += 1
+    return Replayed(turns=turns)
+
+
+def _handled(number: int, controller: Controller, events: Sequence[Event], now_ns: int) -> Sequence[Action]:
+    try:
+        return controller.handle(events, now_ns)
+    except Exception as error:
+        raise JournalError(
+            f"line {number}: the controller fails there with {error!r}; is a line before it missing or changed?"
+        ) from error
 
 
 def _plain_actions(actions: Sequence[Action]) -> list[list[object]]:
@@ -89,5 +119,5 @@ def _read_turn(number: int, line: bytes) -> tuple[int, list[Event], msgspec.Raw]
         return now_ns, [msgspec.convert(fields, _EVENTS_BY_NAME[name]) for name, fields in pairs], actions
     except KeyError as error:
         raise JournalError(f"line {number}: unknown event {error}") from error
-    except msgspec.MsgspecError as error:
-        raise JournalError(f"line {number}: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise JournalError(f"line {number} is damaged: {error}") from error

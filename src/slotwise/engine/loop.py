@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from slotwise.engine.ports import Cancellable, Clock, Controller, Fleet, Front, Recorder
+from slotwise.engine.statistics import Durations
 from slotwise.facts.actions import Reply, WakeAt
 from slotwise.facts.events import Event, Woke
+from slotwise.facts.statistics import Histogram
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.value import value
 
@@ -26,6 +28,8 @@ class LoopStatistics:
     lag_ns_p50: int
     lag_ns_p99: int
     lag_ns_max: int
+    lag: Histogram
+    """Of all turns; the quantiles are of the last ones."""
 
 
 class Engine:
@@ -56,6 +60,7 @@ class Engine:
         self._turns = 0
         self._events_seen = 0
         self._lags_ns = [0] * LAGS_KEPT
+        self._lags = Durations()
         self._lag_ns_max = 0
 
     def post(self, event: Event) -> None:
@@ -76,6 +81,7 @@ class Engine:
             lag_ns_p50=lags[len(lags) // 2],
             lag_ns_p99=lags[len(lags) * 99 // 100],
             lag_ns_max=self._lag_ns_max,
+            lag=self._lags.snapshot(),
         )
 
     def _turn(self) -> None:
@@ -117,5 +123,6 @@ class Engine:
     def _note_lag(self, lag_ns: int, events: int) -> None:
         self._lags_ns[self._turns % LAGS_KEPT] = lag_ns
         self._lag_ns_max = max(self._lag_ns_max, lag_ns)
+        self._lags.add(lag_ns)
         self._turns += 1
         self._events_seen += events

@@ -13,6 +13,7 @@ from typing import Protocol
 from slotwise.facts.actions import Action, Load, ReplaceExecutor, Reply, RunBatch, StopBatch, Unload
 from slotwise.facts.events import Event
 from slotwise.facts.profile import Profile
+from slotwise.facts.statistics import ModelStatistics
 from slotwise.facts.types import ModelSpec, TensorRef, TensorSpec
 from slotwise.facts.value import value
 
@@ -70,6 +71,13 @@ class Recorder(Protocol):
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """One turn has been decided and is about to be carried out."""
+
+
+class ModelCounts(Protocol):
+    """What has become of requests, by model."""
+
+    def model(self, model: str) -> ModelStatistics:
+        """What is known of one version of a model; all zero when nothing has happened."""
 
 
 class Arena(Protocol):

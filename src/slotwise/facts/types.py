@@ -93,6 +93,15 @@ class TensorRef:
 
 
 @value
+class Variant:
+    """Another way to the same answer: a sibling `model`, or a `file` beside the model's own. `accuracy` is 0 to 1."""
+
+    accuracy: float
+    model: str = ""
+    file: str = ""
+
+
+@value
 class ModelSpec:
     """All that is known of one version of a model before it is loaded anywhere.
 
@@ -114,6 +123,9 @@ class ModelSpec:
     """True where the first dimension of every tensor is the batch."""
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    accuracy: float | None = None
+    """How good it is on the scale of its variants, where its owner says so."""
+    variants: tuple[Variant, ...] = ()
 
 
 @value

@@ -11,6 +11,7 @@ import math
 import queue
 import time
 from collections.abc import Callable
+from pathlib import PurePath
 
 from slotwise.edges import runtimes
 from slotwise.edges.fleets.messages import (
@@ -112,7 +113,9 @@ class Shelf:
             instance = Instance(runtimes.load(command.path, self._threads), command.batchable)
         except ModelError as error:
             self._books.unload(command.model, command.load_id)
-            return _failure(command, Failure.BAD_MODEL, str(error))
+            # Clients get to see it: they need not know where on this machine the file lies.
+            text = str(error).replace(f"{PurePath(command.path).parent}/", "")
+            return _failure(command, Failure.BAD_MODEL, text)
         self._books.end_load(command.model, command.load_id)
         self._instances[command.model] = instance
         return LoadDone(model=command.model, load_id=command.load_id, started_ns=started_ns, ended_ns=self._now_ns())

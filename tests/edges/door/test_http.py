@@ -11,10 +11,6 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from slotwise.edges.oip.limits import Limits
-from slotwise.edges.oip.statistics import Statistics
-from slotwise.facts.actions import Reply, RunBatch
-from slotwise.facts.events import Arrived, BatchDone, BatchFailed, ExecutorLost, ModelRemoved
-from slotwise.facts.types import Failure, Outcome, Reason, Request, Timing
 from tests.conftest import WaitUntil
 from tests.edges.echo import System, serving
 from tests.edges.wire import Answer, Wire, infer, post
@@ -79,6 +75,12 @@ def test_the_client_reads_metadata_and_configuration(client: triton.InferenceSer
     assert (config["max_batch_size"], config["dynamic_batching"]) == (8, {})
     assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}]
     assert config["parameters"]["slo_ms"] == {"string_value": "100"}
+    family = client.get_model_config("family")["parameters"]
+    assert family["accuracy"] == {"string_value": "0.9"}
+    assert json.loads(family["variants"]["string_value"]) == [
+        {"accuracy": 0.5, "model": "echo"},
+        {"accuracy": 0.4, "file": "s"},
+    ]
     text = client.get_model_config("text")
     assert (text["max_batch_size"], "dynamic_batching" in text) == (0, False)
     assert text["input"] == [{"name": "t", "data_type": "TYPE_STRING", "dims": [-1]}]
@@ -224,6 +226,7 @@ def test_what_is_not_there_is_an_error_in_json(wire: Wire, path: str, status: in
     answer = get(wire, path)
     assert answer.status == status
     assert answer.text["error"]
+    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
 @pytest.mark.parametrize(
@@ -259,68 +262,3 @@ def test_the_door_counts_its_replies(wire: Wire, system: System, wait_until: Wai
     wait_until(lambda: system.door.statistics().replies[200] == before + 1)
     assert system.door.statistics().connections >= 1
     assert system.door.statistics().requests_in_flight == 0
-
-
-# Statistics
-
-
-def request(number: int, rows: int = 1) -> Arrived:
-    return Arrived(request=Request(id=number, model="m/1", arrival_ns=100, deadline_ns=900, rows=rows))
-
-
-def answered(number: int, outcome: Outcome = Outcome.IN_TIME, reason: Reason = Reason.NONE) -> Reply:
-    timing = Timing(
-        arrival_ns=100, sent_ns=130, started_ns=140, ended_ns=190, executor="e", rows=3, attempts=1, predicted_ns=185
-    )
-    return Reply(request_id=number, outcome=outcome, reason=reason, timing=timing)
-
-
-def batch(number: int, rows: int) -> RunBatch:
-    return RunBatch(
-        executor="e",
-        batch_id=number,
-        model="m/1",
-        requests=(),
-        rows=rows,
-        earliest_ns=0,
-        latest_ns=0,
-        expected_ns=0,
-    )
-
-
-def test_statistics_count_rows_runs_and_durations() -> None:
-    statistics = Statistics()
-    statistics.record(130, [request(1), request(2, rows=2)], [batch(1, 3)])
-    done = BatchDone(executor="e", batch_id=1, started_ns=140, ended_ns=190)
-    statistics.record(200, [done], [answered(1), answered(2)])
-    found = statistics.snapshot("m/1")
-    assert (found.inference_count, found.execution_count, found.last_inference_ns) == (3, 1, 190)
-    assert (found.success.count, found.success.ns, found.fail.count) == (2, 200, 0)
-    assert (found.queue.ns, found.execution.ns, found.returning.ns) == (60, 100, 20)
-    assert [(one.rows, one.execution.count, one.execution.ns) for one in found.batches] == [(3, 1, 50)]
-
-
-def test_statistics_tell_every_ending_apart() -> None:
-    statistics = Statistics()
-    refused = Reply(request_id=1, outcome=Outcome.REFUSED, reason=Reason.OVERLOADED)
-    statistics.record(100, [request(1), request(2), request(3)], [refused])
-    statistics.record(300, [], [answered(2, Outcome.LATE, Reason.OVERRAN), answered(3)])
-    found = statistics.snapshot("m/1")
-    assert {(one.outcome, one.reason): one.count for one in found.outcomes} == {
-        ("in_time", "none"): 1,
-        ("late", "overran"): 1,
-        ("refused", "overloaded"): 1,
-    }
-    assert (found.success.count, found.fail.count, found.fail.ns) == (1, 2, 200)
-
-
-def test_statistics_keep_nothing_of_what_has_ended() -> None:
-    statistics = Statistics()
-    statistics.record(0, [request(1)], [batch(1, 1), batch(2, 1)])
-    failed = BatchFailed(executor="e", batch_id=1, failure=Failure.STOPPED)
-    statistics.record(0, [failed, ExecutorLost(executor="e")], [answered(1)])
-    late_news = BatchDone(executor="e", batch_id=2, started_ns=0, ended_ns=1)
-    statistics.record(0, [late_news, ModelRemoved(model="m/1")], [])
-    assert statistics.snapshot("m/1").execution_count == 0
-    assert statistics.snapshot("m/1").success.count == 0
-    assert statistics.snapshot("never heard of").outcomes == ()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from slotwise.edges.oip.http import Tls
+from slotwise.edges.oip.tls import Tls
 from slotwise.engine.ports import ModelState, ModelStatus
-from slotwise.facts.types import TensorSpec
-from tests.edges.echo import ENDINGS, MS, System, make_spec, serving
+from slotwise.facts.types import FOREVER_NS, TensorSpec
+from tests.certificates import self_signed, trusting
+from tests.edges.echo import ENDINGS, HOST, MS, System, make_spec, serving
 from tests.edges.wire import LIMITS, VALUES, Wire, infer, infer_body, pattern, post, wide
 
 pytestmark = pytest.mark.live
@@ -81,6 +79,28 @@ def test_deadline_and_priority_are_the_requests_or_the_models(system: System, wi
     assert (plain.deadline_ns - plain.arrival_ns, plain.priority) == (100 * MS, 5)
 
 
+@pytest.mark.parametrize("given", [-1, 1.5, "5", True, None, 10**30])
+@pytest.mark.parametrize("name", ["timeout", "priority"])
+def test_a_bad_timeout_or_priority_is_told_by_its_name(wire: Wire, name: str, given: object) -> None:
+    answer = wire.ask(infer("echo", infer_body(*VALUES, parameters={name: given})))
+    assert answer.status == 400
+    assert f"parameters.{name}" in str(answer.text["error"])
+    assert wire.ask(infer()).values == VALUES
+
+
+def test_a_priority_beyond_the_lowest_is_bad_and_0_means_the_models(system: System, wire: Wire) -> None:
+    for priority in (10, 99):
+        answer = wire.ask(infer("echo", infer_body(*VALUES, parameters={"priority": priority})))
+        assert (answer.status, "parameters.priority" in str(answer.text["error"])) == (400, True)
+    assert wire.ask(infer("echo", infer_body(*VALUES, parameters={"priority": 0, "timeout": 0}))).values == VALUES
+    assert system.controller.requests[-1].priority == 5
+
+
+def test_the_longest_timeout_that_is_taken_does_not_run_over(system: System, wire: Wire) -> None:
+    assert wire.ask(infer("echo", infer_body(*VALUES, parameters={"timeout": (1 << 62) - 1}))).values == VALUES
+    assert system.controller.requests[-1].deadline_ns == FOREVER_NS
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -96,6 +116,7 @@ def test_an_inference_of_what_cannot_be_asked_says_so(wire: Wire, path: str, sta
     answer = wire.ask(post(path, infer_body(*VALUES)))
     assert answer.status == status
     assert answer.text["error"]
+    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
 def test_another_method_on_the_hot_route_is_told_the_right_one(wire: Wire) -> None:
@@ -114,16 +135,9 @@ def test_a_model_that_is_replaced_is_checked_against_its_new_spec() -> None:
 
 
 def test_requests_over_tls_are_answered(tmp_path: Path) -> None:
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl makes the certificate of this test")
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([program, *arguments, "-out", certificate, "-keyout", key], check=True, capture_output=True)
-    context = ssl.create_default_context(cafile=str(certificate))
-    context.check_hostname = False
+    certificate, key = self_signed(tmp_path)
     with serving(LIMITS, tls=Tls(certificate=str(certificate), key=str(key))) as system, Wire(system.address) as wire:
-        wire.socket = context.wrap_socket(wire.socket)
+        wire.socket = trusting(certificate).wrap_socket(wire.socket, server_hostname=HOST)
         assert wire.ask(infer()).values == VALUES
         assert wire.ask(wide(pattern(500_000))).body.endswith(pattern(500_000))
         assert wire.ask(b"NONSENSE\r\n\r\n").status == 400

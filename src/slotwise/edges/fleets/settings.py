@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from slotwise.facts.limits import check_limits
 from slotwise.facts.value import value
 
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+RING_UNIT_BYTES = 8
+RING_BYTES_MIN = 4 * KIB
+NICE_MAX = 19
 
 
 @value
@@ -57,3 +61,14 @@ class FleetLimits:
     """How long an inspection may take; then it is killed and the model refused."""
     inspect_memory_bytes: int = 8 * GIB
     """How much memory an inspection may take; a model that needs more is refused."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, which names the limit, for a value that none can have."""
+        check_limits(self, may_be_zero=("bind_bytes_min", "nice", "outputs_wait_ns", "settled_s"))
+        if self.ring_bytes < RING_BYTES_MIN or self.ring_bytes % RING_UNIT_BYTES:
+            raise ValueError(
+                f"`ring_bytes` is {self.ring_bytes};"
+                f" it must be a multiple of {RING_UNIT_BYTES}, and {RING_BYTES_MIN} or more"
+            )
+        if self.nice > NICE_MAX:
+            raise ValueError(f"`nice` is {self.nice}; it must be 0 to {NICE_MAX}")

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 
 from slotwise.edges.oip import datatypes
-from slotwise.edges.oip.codec import Contract, Wanted, Wish
+from slotwise.edges.oip.codec import Contract, Place, Wanted, Wish
 from slotwise.edges.oip.datatypes import TensorFault
 from slotwise.edges.oip.errors import WireError, bad
 from slotwise.facts.actions import Reply
@@ -58,11 +58,17 @@ class _BinarySize(msgspec.Struct, gc=False):
     binary_data_size: int
 
 
+class _InRegion(msgspec.Struct, omit_defaults=True, gc=False):
+    shared_memory_region: str
+    shared_memory_byte_size: int
+    shared_memory_offset: int = 0
+
+
 class _Output(msgspec.Struct, omit_defaults=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: _BinarySize | None = None
+    parameters: _BinarySize | _InRegion | None = None
     data: list[object] | None = None
 
 
@@ -76,6 +82,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 Read = Callable[[TensorRef], memoryview]
+Write = Callable[[Place, memoryview], None]
 
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
@@ -86,15 +93,27 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode_answer(
-    wish: Wish, contract: Contract, outputs: tuple[TensorRef, ...], read: Read, parameters: AnswerParameters | None
+    wish: Wish,
+    contract: Contract,
+    outputs: tuple[TensorRef, ...],
+    read: Read,
+    write: Write,
+    parameters: AnswerParameters | None,
 ) -> Payload:
-    """The body of an answer. Raises WireError when an output cannot be said in the form that was asked for."""
+    """The body of an answer; `write` takes what goes to a client's own memory.
+
+    Raises WireError when an output cannot be said in the form that was asked for.
+    """
     told: list[_Output] = []
     data: list[memoryview] = []
     for position, wanted in enumerate(wish.wanted):
         ref = _ref_of(wanted, outputs, position)
         view = read(ref)
-        if wanted.is_binary:
+        if wanted.place is not None:
+            write(wanted.place, view)
+            there = _InRegion(wanted.place.region, ref.nbytes, wanted.place.offset)
+            told.append(_Output(ref.name, ref.datatype, ref.shape, there))
+        elif wanted.is_binary:
             told.append(_Output(ref.name, ref.datatype, ref.shape, _BinarySize(ref.nbytes)))
             data.append(view)
         else:

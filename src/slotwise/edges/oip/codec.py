@@ -9,6 +9,7 @@ wrong is a `WireError` with the status to answer with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from math import prod
 from typing import Annotated
@@ -38,14 +39,18 @@ class _Parameters(msgspec.Struct, gc=False, frozen=True):
     slotwise_timing: bool = False
 
 
-class _InputParameters(msgspec.Struct, gc=False, frozen=True):
+class _TensorParameters(msgspec.Struct, gc=False, frozen=True):
+    shared_memory_region: str | None = None
+    shared_memory_offset: _Count = 0
+    shared_memory_byte_size: _Count | None = None
+
+
+class _InputParameters(_TensorParameters, gc=False, frozen=True):
     binary_data_size: _Count | None = None
-    shared_memory_region: str | None = None
 
 
-class _OutputParameters(msgspec.Struct, gc=False, frozen=True):
+class _OutputParameters(_TensorParameters, gc=False, frozen=True):
     binary_data: bool | None = None
-    shared_memory_region: str | None = None
     classification: _Count = 0
 
 
@@ -90,11 +95,20 @@ class Bounds:
 # The values below are made for every request, so they are structs: these are made in a third of the time.
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Bytes of a shared memory region that a client has registered."""
+
+    region: str
+    offset: int
+    nbytes: int
+
+
 class Wanted(msgspec.Struct, frozen=True, gc=False):
-    """An output to be sent back, and in which form."""
+    """An output to be sent back, and in which form; with a place, it goes there."""
 
     name: str
     is_binary: bool
+    place: Place | None = None
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
@@ -106,7 +120,7 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """One input's place in the request's region. `data` is None where the bytes follow the head."""
+    """One input's stretch of the request's memory. Its bytes are `data`, lie at `source`, or follow the head."""
 
     name: str
     datatype: str
@@ -114,6 +128,12 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     offset: int
     nbytes: int
     data: bytes | None
+    source: Place | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether its bytes follow the head."""
+        return self.data is None and self.source is None
 
 
 class Infer(msgspec.Struct, frozen=True, gc=False):
@@ -132,6 +152,8 @@ class Infer(msgspec.Struct, frozen=True, gc=False):
     priority: int = 0
     names: tuple[str, ...] = ()
     """The outputs asked for; empty when all are."""
+    borrows: bool = False
+    """Whether inputs lie in the client's own memory."""
 
 
 class Contract:
@@ -209,10 +231,22 @@ def fill(infer: Infer, view: memoryview, binary: memoryview) -> None:
         if part.data is not None:
             view[part.offset : end] = part.data
             continue
+        if part.source is not None:
+            continue  # see `borrow`
         view[part.offset : end] = binary[taken : taken + part.nbytes]
         taken += part.nbytes
         if part.datatype in NEEDS_CHECK:
             _check_data(part, view[part.offset : end])
+
+
+def borrow(infer: Infer, view: memoryview, read: Callable[[Place, memoryview], None]) -> None:
+    """Have `read` copy those inputs that lie in the client's own memory. Raises WireError when one is unsound."""
+    for part in infer.parts:
+        if part.source is not None:
+            piece = view[part.offset : part.offset + part.nbytes]
+            read(part.source, piece)
+            if part.datatype in NEEDS_CHECK:
+                _check_data(part, piece)
 
 
 class Filler:
@@ -221,7 +255,7 @@ class Filler:
     def __init__(self, infer: Infer, view: memoryview) -> None:
         self._parts = infer.parts
         self._view = view
-        self._ahead = [part for part in reversed(infer.parts) if part.data is None and part.nbytes]
+        self._ahead = [part for part in reversed(infer.parts) if part.is_behind and part.nbytes]
         self._filled = 0
         for part in infer.parts:
             if part.data is not None:
@@ -248,7 +282,7 @@ class Filler:
         if self._ahead:
             raise bad(f"the body ends before the data of input {self._ahead[-1].name!r}")
         for part in self._parts:
-            if part.data is None and part.datatype in NEEDS_CHECK:
+            if part.is_behind and part.datatype in NEEDS_CHECK:
                 _check_data(part, self._view[part.offset : part.offset + part.nbytes])
 
 
@@ -280,7 +314,7 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
         part = _place(given, contract, nbytes)
         parts.append(part)
         nbytes += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
-        if part.data is None:
+        if part.is_behind:
             unclaimed -= part.nbytes
     if unclaimed:
         raise _does_not_add_up(binary_nbytes - unclaimed, binary_nbytes)
@@ -300,6 +334,7 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
         parameters.timeout * US,
         parameters.priority,
         tuple([asked.name for asked in message.outputs]),
+        any(part.source is not None for part in parts),
     )
 
 
@@ -313,17 +348,28 @@ def _place(given: _Input, contract: Contract, offset: int) -> Part:
     if not _fits(shape, tensor.shape):
         raise bad(f"input {name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
     announced = given.parameters.binary_data_size
-    if given.parameters.shared_memory_region is not None:
-        raise bad(f"input {name!r} lies in a shared memory region; send its data in the body")
+    source = _claimed(f"input {name!r}", given.parameters)
     data: bytes | None = None
+    if (given.data is not NO_DATA) + (announced is not None) + (source is not None) > 1:
+        raise bad(f"input {name!r} has more than one of JSON data, binary data and a shared memory region; send one")
+    if source is not None:
+        announced = source.nbytes
     if announced is None:
         data = _packed(given, shape)
         announced = len(data)
-    elif given.data is not NO_DATA:
-        raise bad(f"input {name!r} has both JSON and binary data; send one of them")
     else:
         _check_size(name, announced, tensor, shape)
-    return Part(name, tensor.datatype, shape, offset, announced, data)
+    return Part(name, tensor.datatype, shape, offset, announced, data, source)
+
+
+def _claimed(what: str, parameters: _TensorParameters) -> Place | None:
+    """The place in a client's region that a tensor names, if any."""
+    region, nbytes = parameters.shared_memory_region, parameters.shared_memory_byte_size
+    if region is None and nbytes is None:
+        return None
+    if region is None or nbytes is None:
+        raise bad(f"{what} has only one of shared_memory_region and shared_memory_byte_size; give both or none")
+    return Place(region, parameters.shared_memory_offset, nbytes)
 
 
 def _fits(shape: tuple[int, ...], allowed: tuple[int, ...]) -> bool:
@@ -392,7 +438,7 @@ def _wanted(message: _Head, contract: Contract) -> tuple[Wanted, ...]:
             raise bad("an output is asked for twice")
     if contract.binary_only:
         for one in wanted:
-            if one.name in contract.binary_only and not one.is_binary:
+            if one.name in contract.binary_only and not one.is_binary and one.place is None:
                 datatype = contract.outputs[one.name].datatype
                 raise bad(f"output {one.name!r} is {datatype}, which has no JSON form; ask for it with binary_data")
     return wanted
@@ -402,11 +448,10 @@ def _one_wanted(asked: _Output, default: bool, contract: Contract) -> Wanted:
     if asked.name not in contract.outputs:
         raise bad(f"model {contract.spec.name} has no output {asked.name!r}; it has {', '.join(contract.outputs)}")
     parameters = asked.parameters
-    if parameters.shared_memory_region is not None:
-        raise bad(f"output {asked.name!r} is to go to a shared memory region; take it in the reply's body")
     if parameters.classification:
         raise bad(f"output {asked.name!r} asks for a classification; take the tensor and choose on your side")
-    return Wanted(asked.name, default if parameters.binary_data is None else parameters.binary_data)
+    is_binary = default if parameters.binary_data is None else parameters.binary_data
+    return Wanted(asked.name, is_binary, _claimed(f"output {asked.name!r}", parameters))
 
 
 def _raw_shape(tensor: TensorSpec, nbytes: int, first: int) -> tuple[int, ...]:

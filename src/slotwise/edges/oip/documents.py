@@ -7,9 +7,9 @@ from pathlib import PurePath
 import msgspec
 
 from slotwise.edges.oip.datatypes import BYTES
-from slotwise.edges.oip.statistics import BatchStatistics as BatchCounts
-from slotwise.edges.oip.statistics import Duration, ModelStatistics
 from slotwise.engine.ports import ModelStatus
+from slotwise.facts.statistics import BatchStatistics as BatchCounts
+from slotwise.facts.statistics import Histogram, ModelStatistics
 from slotwise.facts.types import ModelSpec, TensorSpec
 from slotwise.facts.units import MS
 
@@ -23,6 +23,10 @@ EXTENSIONS = (
 )
 _PLATFORMS = {".onnx": ("onnxruntime_onnx", "onnxruntime")}
 _OWN_PLATFORM = ("slotwise", "slotwise")
+
+
+SHARED_MEMORY_EXTENSION = "system_shared_memory"
+"""There where the operator allows it."""
 
 
 class ServerMetadata(msgspec.Struct, frozen=True):
@@ -85,6 +89,14 @@ class TransactionPolicy(msgspec.Struct, frozen=True):
     """One answer to each request."""
 
     decoupled: bool = False
+
+
+class VariantLine(msgspec.Struct, omit_defaults=True):
+    """One of a model's variants, in the JSON list that is the parameter `variants`."""
+
+    accuracy: float
+    model: str = ""
+    file: str = ""
 
 
 class ModelConfig(msgspec.Struct, omit_defaults=True):
@@ -190,16 +202,27 @@ def model_config(spec: ModelSpec) -> ModelConfig:
         max_batch_size=spec.batch_max if spec.batchable else 0,
         input=[_config_tensor(tensor, first) for tensor in spec.inputs],
         output=[_config_tensor(tensor, first) for tensor in spec.outputs],
-        parameters={
-            "slo_ms": ConfigValue(f"{spec.slo_ns / MS:g}"),
-            "priority": ConfigValue(str(spec.priority)),
-            "weight": ConfigValue(f"{spec.weight:g}"),
-            "digest": ConfigValue(spec.digest),
-        },
+        parameters={name: ConfigValue(text) for name, text in _parameters(spec).items()},
         model_transaction_policy=TransactionPolicy(),
         version_policy=VersionPolicy(),
         dynamic_batching=DynamicBatching() if spec.batchable else None,
     )
+
+
+def _parameters(spec: ModelSpec) -> dict[str, str]:
+    """What Triton has no words for; texts, as its clients expect."""
+    told = {
+        "slo_ms": f"{spec.slo_ns / MS:g}",
+        "priority": str(spec.priority),
+        "weight": f"{spec.weight:g}",
+        "digest": spec.digest,
+    }
+    if spec.accuracy is not None:
+        told["accuracy"] = f"{spec.accuracy:g}"
+    if spec.variants:
+        lines = [VariantLine(variant.accuracy, variant.model, variant.file) for variant in spec.variants]
+        told["variants"] = msgspec.json.encode(lines).decode()
+    return told
 
 
 def model_statistics(spec: ModelSpec, counts: ModelStatistics, epoch_ns: int) -> ModelStatisticsDocument:
@@ -208,8 +231,8 @@ def model_statistics(spec: ModelSpec, counts: ModelStatistics, epoch_ns: int) ->
         name=spec.name,
         version=spec.version,
         last_inference=(counts.last_inference_ns + epoch_ns) // MS if counts.last_inference_ns else 0,
-        inference_count=counts.inference_count,
-        execution_count=counts.execution_count,
+        inference_count=counts.rows_in_time,
+        execution_count=counts.batches_run,
         inference_stats=InferenceStatistics(
             success=_count(counts.success),
             fail=_count(counts.fail),
@@ -242,9 +265,9 @@ def _config_tensor(tensor: TensorSpec, first: int) -> ConfigTensor:
 
 
 def _batch_statistics(batch: BatchCounts) -> BatchStatistics:
-    nothing = Count(batch.execution.count)
-    return BatchStatistics(batch.rows, nothing, _count(batch.execution), nothing)
+    nothing = Count(batch.count)
+    return BatchStatistics(batch.rows, nothing, Count(batch.count, batch.ns), nothing)
 
 
-def _count(duration: Duration) -> Count:
-    return Count(duration.count, duration.ns)
+def _count(durations: Histogram) -> Count:
+    return Count(durations.count, durations.ns)

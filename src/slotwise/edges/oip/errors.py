@@ -53,10 +53,14 @@ class WireError(Exception):
         """The headers that belong to it: when to come again, or what is allowed instead."""
         if self.allow:
             return [(b"allow", self.allow.encode())]
-        if not self.retry_after_ns:
-            return []
-        seconds, milliseconds = -(-self.retry_after_ns // S), -(-self.retry_after_ns // MS)
-        return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
+        return retry_after_headers(self.retry_after_ns)
+
+
+def retry_after_headers(wait_ns: int) -> list[tuple[bytes, bytes]]:
+    """The headers that say when to come again; none for 0."""
+    if not wait_ns:
+        return []
+    return [(b"retry-after", b"%d" % -(-wait_ns // S)), (b"retry-after-ms", b"%d" % -(-wait_ns // MS))]
 
 
 def bad(message: str) -> WireError:

@@ -11,10 +11,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from slotwise.edges.oip.body import Inflater
-from slotwise.edges.oip.codec import Contract, Filler, Infer, Wish, decode, decode_raw, fill, split
+from slotwise.edges.oip.codec import Contract, Filler, Infer, Wish, borrow, decode, decode_raw, fill, split
 from slotwise.edges.oip.datatypes import BYTES
 from slotwise.edges.oip.errors import WireError, too_large
 from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.regions import Regions
 from slotwise.engine.ports import Arena
 from slotwise.facts.types import Request
 
@@ -77,9 +78,10 @@ class Exchange:
     _collected = 0
     _filler: Filler | None = None
 
-    def __init__(self, connection: Connection, arena: Arena, limits: Limits, room: Room) -> None:
+    def __init__(self, connection: Connection, arena: Arena, regions: Regions, limits: Limits, room: Room) -> None:
         self.connection: Connection | None = connection
         self._arena = arena
+        self._regions = regions
         self._limits = limits
         self._room = room
 
@@ -128,6 +130,9 @@ class Exchange:
             fill(*self._open(self._size))
             self._drop_body()
         assert self.infer is not None, "opened by now"
+        assert self.region is not None, "opened by now"
+        if self.infer.borrows:
+            borrow(self.infer, self._arena.view(self.region, self.infer.nbytes), self._regions.read)
         infer, self.infer = self.infer, None  # its JSON data is in the region now, and need not be held twice
         self.wish = infer.wish
         return infer

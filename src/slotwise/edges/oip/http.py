@@ -33,8 +33,9 @@ from slotwise.edges.oip.errors import WireError, bad
 from slotwise.edges.oip.exchange import Exchange, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, spec_of
-from slotwise.edges.oip.statistics import Statistics
-from slotwise.engine.ports import Arena, Clock, Models, Outputs, Post
+from slotwise.edges.oip.regions import Regions
+from slotwise.edges.oip.tls import Tls
+from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
 from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
@@ -44,16 +45,10 @@ _INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
+BACKLOG_MAX = 65_535
+"""Connections that the system may hold ready; it takes no more."""
 _LENGTHS = frozenset((6, 7, 10, 14, 15, 16, 31))
 """Of the names of those headers that matter."""
-
-
-@value
-class Tls:
-    """Where the certificate and its key lie, as PEM files."""
-
-    certificate: str
-    key: str
 
 
 @value
@@ -87,7 +82,7 @@ class HttpDoor:
         outputs: Outputs,
         post: Post,
         clock: Clock,
-        statistics: Statistics,
+        statistics: ModelCounts,
         identity: Identity,
         limits: Limits = LIMITS,
         request_ids: Iterator[int] | None = None,
@@ -108,25 +103,34 @@ class HttpDoor:
         self._routes: dict[bytes, _Route] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
+        self._regions = Regions(limits)
         self.replies: Counter[int] = Counter()
         self._is_draining = False
         self._drained = asyncio.Event()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._local: asyncio.Server | None = None
         self._app = Management(
             models=models,
             statistics=statistics,
             identity=identity,
             limits=limits,
+            regions=self._regions,
             is_ready=lambda: not self._is_draining,
         ).app(more_routes)
 
     # Start and stop
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen, and return the port; 0 takes a free one. Raises OSError when the address cannot be had."""
+    async def start(self, host: str, port: int, local_path: str = "") -> int:
+        """Listen, and return the port; 0 takes a free one. Raises OSError when the address cannot be had.
+
+        With `local_path` there is a Unix socket too, which speaks plain HTTP in any case: who may reach it is up to
+        the folder that it is in.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=self.limits.connections_max)
+        listener = socket.create_server(
+            (host, port), family=family, backlog=min(self.limits.connections_max, BACKLOG_MAX)
+        )
         config = uvicorn.Config(
             self._app,
             http=functools.partial(Connection, self),  # type: ignore[arg-type]  # called like a class
@@ -144,6 +148,10 @@ class HttpDoor:
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         await self._server.listening.wait()
+        if local_path:
+            protocol = functools.partial(Connection, self, config, self._server.server_state, {})
+            loop = asyncio.get_running_loop()
+            self._local = await loop.create_unix_server(protocol, local_path, backlog=self.limits.connections_max)
         port_bound: int = listener.getsockname()[1]
         return port_bound
 
@@ -155,8 +163,11 @@ class HttpDoor:
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for request_id, exchange in list(self._waiting.items()):
             self._abandon(request_id, exchange)
+        self._regions.unregister()
         if self._server is None or self._serving is None:
             return
+        if self._local is not None:
+            self._local.close()
         self._server.should_exit = True
         await self._serving
         for connection in list(self._server.server_state.connections):
@@ -179,7 +190,7 @@ class HttpDoor:
         route = self._routes.get(url) or self._find_route(url)
         if route is None:
             return None
-        exchange = Exchange(connection, self._arena, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
         try:
             _read_headers(exchange, headers, self.limits)
             if method != b"POST":
@@ -235,7 +246,7 @@ class HttpDoor:
 
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
-        exchange = Exchange(connection, self._arena, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
         exchange.keep_alive = False
         exchange.fail(error)
         return exchange
@@ -271,7 +282,7 @@ class HttpDoor:
         parameters = None
         if is_late or wish.has_timing:
             parameters = timing_parameters(outcome, reply.timing if wish.has_timing else None)
-        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, parameters)
+        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self._regions.write, parameters)
         exchange.discard()  # after encoding: an output may lie in the request's own region
         headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from slotwise.edges.oip.codec import Bounds
+from slotwise.facts.limits import check_limits
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 MIB = 1 << 20
+GZIP_LEVEL_MAX = 9
 
 
 @value
@@ -27,6 +29,10 @@ class Limits:
     """Of a body sent to any route but inference."""
     stream_bytes_min: int = 64 << 10
     """Binary bodies of at least this length go to shared memory as they arrive, piece by piece."""
+    shared_memory: bool = False
+    """Whether clients may register shared memory of theirs. Any of them can then name any that the server may open."""
+    regions_max: int = 64
+    """Regions of shared memory that clients may have registered, all of them together."""
     routes_max: int = 4096
     """URLs whose model is remembered."""
     gzip_bytes_min: int = 1024
@@ -43,6 +49,13 @@ class Limits:
     """How long what a refused client still sends is read and thrown away, so that it gets to see the reply."""
     retry_after_ns: int = S
     """When to come again, where the engine does not say."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, which names the limit, for a value that none can have."""
+        sizes = ("stream_bytes_min", "gzip_bytes_min", "gzip_bytes_max", "gzip_level", "linger_s")
+        check_limits(self, may_be_zero=("shared_memory", *sizes))
+        if self.gzip_level > GZIP_LEVEL_MAX:
+            raise ValueError(f"`gzip_level` is {self.gzip_level}; it must be 0 (none) to {GZIP_LEVEL_MAX} (most)")
 
     def bounds(self) -> Bounds:
         """What holds for a single request."""

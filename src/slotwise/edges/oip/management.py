@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from slotwise.edges.oip import documents
-from slotwise.edges.oip.errors import WireError, bad, too_large
+from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
 from slotwise.edges.oip.limits import Limits
-from slotwise.edges.oip.statistics import Statistics
-from slotwise.engine.ports import ModelError, Models, ModelState, ModelStatus
+from slotwise.edges.oip.regions import Regions
+from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 
@@ -33,6 +33,12 @@ _READY = {"live": True, "ready": True}
 
 class _IndexRequest(msgspec.Struct):
     ready: bool = False
+
+
+class _RegionRequest(msgspec.Struct):
+    key: str
+    byte_size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)] = 0
 
 
 class _ControlRequest(msgspec.Struct):
@@ -55,21 +61,23 @@ class Management:
         self,
         *,
         models: Models,
-        statistics: Statistics,
+        statistics: ModelCounts,
         identity: Identity,
         limits: Limits,
+        regions: Regions,
         is_ready: Callable[[], bool],
     ) -> None:
         self._models = models
         self._statistics = statistics
         self._identity = identity
         self._limits = limits
+        self._regions = regions
         self._is_ready = is_ready
 
     def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI app, with more routes beside the protocol's own."""
         app = Starlette(
-            routes=[*self._server_routes(), *self._model_routes(), *more],
+            routes=[*self._server_routes(), *self._model_routes(), *self._region_routes(), *more],
             exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
         )
         app.router.redirect_slashes = False
@@ -95,8 +103,26 @@ class Management:
             for ending, endpoint in endpoints.items()
         ]
 
+    def _region_routes(self) -> list[BaseRoute]:
+        """Shared memory of clients: that of the system, and for CUDA the answer that there is none."""
+        found: list[BaseRoute] = []
+        for kind in ("system", "cuda"):
+            root = f"/v2/{kind}sharedmemory"
+            register = self._register if kind == "system" else self._register_cuda
+            status = self._region_status if kind == "system" else self._cuda_status
+            found += [
+                Route(f"{root}/status", status),
+                Route(f"{root}/region/{{region}}/status", status),
+                Route(f"{root}/region/{{region}}/register", register, methods=["POST"]),
+                Route(f"{root}/unregister", self._unregister, methods=["POST"]),
+                Route(f"{root}/region/{{region}}/unregister", self._unregister, methods=["POST"]),
+            ]
+        return found
+
     async def _server(self, request: Request) -> Response:
-        return _json(documents.ServerMetadata(self._identity.name, self._identity.version))
+        more = (documents.SHARED_MEMORY_EXTENSION,) if self._limits.shared_memory else ()
+        extensions = tuple(sorted(documents.EXTENSIONS + more))
+        return _json(documents.ServerMetadata(self._identity.name, self._identity.version, extensions))
 
     async def _live(self, request: Request) -> Response:
         return _json(_LIVE)
@@ -104,7 +130,7 @@ class Management:
     async def _ready(self, request: Request) -> Response:
         if self._is_ready():
             return _json(_READY)
-        return _json({"live": True, "ready": False}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return _json({"live": True, "ready": False}, HTTPStatus.SERVICE_UNAVAILABLE, self._limits.retry_after_ns)
 
     async def _metadata(self, request: Request) -> Response:
         spec = self._spec(request)
@@ -145,6 +171,25 @@ class Management:
         await self._models.unload(request.path_params["name"])
         return Response()
 
+    async def _register(self, request: Request) -> Response:
+        asked = await self._read(request, _RegionRequest)
+        self._regions.register(request.path_params["region"], asked.key, asked.offset, asked.byte_size)
+        return Response()
+
+    async def _register_cuda(self, request: Request) -> Response:
+        raise WireError(HTTPStatus.NOT_IMPLEMENTED, "there is no memory of a GPU here; register system shared memory")
+
+    async def _region_status(self, request: Request) -> Response:
+        return _json(self._regions.status(request.path_params.get("region")))
+
+    async def _cuda_status(self, request: Request) -> Response:
+        return _json([])
+
+    async def _unregister(self, request: Request) -> Response:
+        if "/systemsharedmemory" in request.url.path:
+            self._regions.unregister(request.path_params.get("region"))
+        return Response()
+
     def _spec(self, request: Request) -> ModelSpec:
         name, version = request.path_params["name"], request.path_params.get("version", "")
         return spec_of(self._models.find(name, version), name, version, self._limits.retry_after_ns)
@@ -152,7 +197,7 @@ class Management:
     def _statistics_of(self, specs: list[ModelSpec]) -> documents.StatisticsDocument:
         epoch_ns = self._identity.epoch_ns
         return documents.StatisticsDocument(
-            [documents.model_statistics(spec, self._statistics.snapshot(spec.id), epoch_ns) for spec in specs]
+            [documents.model_statistics(spec, self._statistics.model(spec.id), epoch_ns) for spec in specs]
         )
 
     async def _read(self, request: Request, kind: type[_T]) -> _T:
@@ -174,24 +219,30 @@ def spec_of(status: ModelStatus | None, name: str, version: str, retry_after_ns:
         which = f"version {version!r} of model {name!r}" if version else f"model {name!r}"
         raise WireError(HTTPStatus.NOT_FOUND, f"unknown model: there is no {which}", reason="unknown_model")
     if status.spec is None:
-        what = f"model {status.name!r} version {status.version!r} is {status.state.value}"
+        which = f"model {status.name!r} version {status.version!r}" if status.version else f"model {status.name!r}"
+        what = f"{which} is {status.state.value}"
         raise WireError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             f"{what}: {status.reason}" if status.reason else what,
             reason="not_ready",
-            retry_after_ns=retry_after_ns if status.state is ModelState.LOADING else 0,
+            retry_after_ns=retry_after_ns,
         )
     return status.spec
 
 
-def _json(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(msgspec.json.encode(document), status_code=status, media_type="application/json")
+def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: int = 0) -> Response:
+    headers = _texts(retry_after_headers(retry_after_ns))
+    return Response(msgspec.json.encode(document), status_code=status, media_type="application/json", headers=headers)
 
 
 async def _say(request: Request, error: Exception) -> Response:
     wire = _as_wire(request, error)
-    headers = {name.decode(): text.decode() for name, text in wire.headers()}
+    headers = _texts(wire.headers())
     return Response(wire.body(), status_code=wire.status, media_type="application/json", headers=headers)
+
+
+def _texts(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode(): text.decode() for name, text in headers}
 
 
 def _as_wire(request: Request, error: Exception) -> WireError:

@@ -1,8 +1,8 @@
-"""Further pages that a server puts beside the protocol's own: a path, and a value that is told as JSON."""
+"""Further pages that a server puts beside the protocol's own: values told as JSON, and texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -15,5 +15,15 @@ def json_page(path: str, make: Callable[[], object]) -> BaseRoute:
 
     async def say(_request: Request) -> Response:
         return Response(msgspec.json.encode(make()), media_type="application/json")
+
+    return Route(path, say, methods=["GET"])
+
+
+def text_page(path: str, make: Callable[[str], Awaitable[tuple[bytes, str]]]) -> BaseRoute:
+    """A page whose text and content type `make` finds, given the header Accept."""
+
+    async def say(request: Request) -> Response:
+        text, content_type = await make(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
 
     return Route(path, say, methods=["GET"])

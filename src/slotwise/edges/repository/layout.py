@@ -11,11 +11,15 @@ import re
 from pathlib import Path
 
 from slotwise.engine.ports import ModelError
+from slotwise.facts.limits import check_limits
 from slotwise.facts.value import value
 
 MODEL_FILES = ("model.onnx", "model.emulated.json")
 NAME_CHARS_SHOWN = 100
 """Of a name that is refused."""
+NEVER_IN_NAMES = frozenset("/\0")
+NO_NAMES = ("", ".", "..")
+"""Whatever the pattern for names says: a name is one component of a path."""
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -31,6 +35,16 @@ class Limits:
     """Of all files of one version together."""
     settings_bytes_max: int = 1 << 20
     """Of `slotwise.toml` and `config.pbtxt` each."""
+    profiles_max: int = 10_000
+    """Measurements that are remembered; beyond it the oldest are forgotten."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, which names the limit, for a value that none can have."""
+        check_limits(self)
+        try:
+            re.compile(self.name_pattern)
+        except re.error as error:
+            raise ValueError(f"`name_pattern` is {self.name_pattern!r}, no regular expression: {error}") from error
 
 
 LIMITS = Limits()
@@ -51,7 +65,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 def check_name(name: str, limits: Limits) -> None:
     """Raise ModelError unless the name may be one; those that pass are one plain path component."""
-    if re.fullmatch(limits.name_pattern, name) is None:
+    if re.fullmatch(limits.name_pattern, name) is None or name in NO_NAMES or not NEVER_IN_NAMES.isdisjoint(name):
         raise ModelError(f"{name[:NAME_CHARS_SHOWN]!r} is no name for a model; names match {limits.name_pattern}")
 
 
@@ -60,7 +74,7 @@ def names(root: Path) -> list[str]:
     try:
         return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise ModelError(f"the repository {root} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{root} cannot be read as a folder of models: {error.strerror}") from error
 
 
 def folder(root: Path, name: str, limits: Limits) -> Path:
@@ -129,5 +143,5 @@ def signature(path: Path) -> Signature:
 
 def _inside(path: Path, root: Path) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
-        raise ModelError(f"{path} leads out of the repository {root}; copy the file instead of linking it")
+        raise ModelError(f"{path} leads out of the repository; copy the file instead of linking it")
     return path

@@ -21,14 +21,13 @@ from slotwise.facts.profile import problems
 
 FORMAT = 1
 """Part of every key; raised when `Inspection` or the way of measuring changes."""
-ENTRIES_MAX = 10_000
 CPU_FIELDS = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
 
 class Profiles:
     """A folder of inspections. The oldest go when there are more than `entries_max`."""
 
-    def __init__(self, folder: Path, *, entries_max: int = ENTRIES_MAX) -> None:
+    def __init__(self, folder: Path, *, entries_max: int) -> None:
         self._folder = folder
         self._entries_max = entries_max
         self._machine = machine()
@@ -57,7 +56,8 @@ class Profiles:
             self._prune()
         except OSError as error:
             raise ModelError(
-                f"profiles cannot be kept in {self._folder}: {error.strerror}; name another folder"
+                f"what was measured cannot be kept: {error.strerror}; give the folder of the setting `cache` room,"
+                " or name another"
             ) from error
 
     def _path(self, key: str) -> Path:

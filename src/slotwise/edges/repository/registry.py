@@ -17,10 +17,10 @@ from types import MappingProxyType
 from slotwise.edges.repository import layout, pbtxt, settings
 from slotwise.edges.repository.layout import LIMITS, Limits, ModelFile, Signature
 from slotwise.edges.repository.profiles import Profiles
-from slotwise.edges.repository.settings import Latest, Settings, Versions
+from slotwise.edges.repository.settings import Count, Latest, Milliseconds, Priority, Settings, Versions, Weight
 from slotwise.engine.ports import Inspection, Inspector, ModelError, ModelState, ModelStatus, Post
 from slotwise.facts.events import ModelAdded, ModelRemoved
-from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec
+from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec, Variant
 from slotwise.facts.value import value
 
 NO_SETTINGS = Settings()
@@ -34,15 +34,15 @@ Progress = Callable[[str, int, int], None]
 class Defaults:
     """What holds for a model whose settings do not say otherwise."""
 
-    slo_ms: float | None = None
+    slo_ms: Milliseconds | None = None
     """None derives it from the measured time, by the two numbers below."""
-    slo_run_multiple: float = 10.0
+    slo_run_multiple: Weight = 10.0
     """The derived allowance, as a multiple of the time of one row."""
-    slo_ms_min: float = 25.0
+    slo_ms_min: Milliseconds = 25.0
     """The derived allowance is never less."""
-    batch_max: int = 16
-    priority: int = PRIORITY_DEFAULT
-    weight: float = 1.0
+    batch_max: Count = 16
+    priority: Priority = PRIORITY_DEFAULT
+    weight: Weight = 1.0
     versions: Versions = Latest(1)
 
 
@@ -77,14 +77,14 @@ class Registry:
         self._root = root.absolute()  # executors may stand in another folder
         self._inspector = inspector
         self._post = post
-        self._profiles = Profiles(cache)
+        self._profiles = Profiles(cache, entries_max=limits.profiles_max)
         self._defaults = defaults
         self._limits = limits
         self._progress = progress
         self._rows: dict[str, dict[str, ModelStatus]] = {}
         self._newest: dict[str, ModelStatus] = {}
         self._specs: dict[str, ModelSpec] = {}
-        self._settings: dict[str, Settings] = {}
+        self._counted: set[str] = set()
         self._signatures: dict[str, Signature] = {}
         self._unsettled: dict[str, Signature] = {}
         self._lock = asyncio.Lock()
@@ -112,10 +112,6 @@ class Registry:
         """Every version known, by name and version."""
         return [row for name in sorted(self._rows) for row in self._ordered(name)]
 
-    def settings_of(self, name: str) -> Settings:
-        """What the owner of a model on offer asked for, its variants among it."""
-        return self._settings.get(name, NO_SETTINGS)
-
     async def load(self, name: str) -> None:
         """Read a model (anew) and put it on offer; only what has changed is announced.
 
@@ -123,7 +119,7 @@ class Registry:
         """
         async with self._lock:
             wish = await self._read(name)
-            self._settings[name] = wish.settings
+            self._counted.add(name)
             self._rows.get(name, {}).pop(NO_VERSION, None)
             refusals = [reason for version in wish.picked if (reason := await self._try(name, version, wish))]
             if refusals:
@@ -139,9 +135,10 @@ class Registry:
                 self._withdraw(name, row.version, "unloaded")
 
     async def watch(self, interval_s: float) -> None:
-        """Poll for changes until cancelled."""
+        """Poll for changes until cancelled. While the root cannot be read, what was read before stays on offer."""
         while True:
-            await self.poll()
+            with contextlib.suppress(ModelError):  # of the root: it may come back
+                await self.poll()
             await asyncio.sleep(interval_s)
 
     async def poll(self) -> None:
@@ -169,14 +166,15 @@ class Registry:
         try:
             return await asyncio.to_thread(self._read_folder, name)
         except (ModelError, OSError) as error:
-            reason = str(error)
-            if name in await asyncio.to_thread(layout.names, self._root):
-                self._refuse(name, NO_VERSION, reason)
+            reason = self._told(error)
+            with contextlib.suppress(ModelError):  # the root is gone too, which is no word on this model
+                if name in await asyncio.to_thread(layout.names, self._root):
+                    self._refuse(name, NO_VERSION, reason)
             raise ModelError(reason) from error
 
     def _read_folder(self, name: str) -> Wish:
         folder = layout.folder(self._root, name, self._limits)
-        if name not in self._settings and len(self._settings) >= self._limits.models_max:
+        if name not in self._counted and len(self._counted) >= self._limits.models_max:
             raise ModelError(f"{name!r} is one model too many; the limit is {self._limits.models_max}")
         self._signatures[name] = layout.signature(folder)
         own = layout.optional_file(folder / settings.SETTINGS_FILE, self._root, self._limits)
@@ -200,7 +198,7 @@ class Registry:
             inspection = await self._inspect(file, wish.settings)
             self._check(wish, inspection)
         except (ModelError, OSError) as error:
-            reason = f"{name}/{version}: {error}"
+            reason = f"{name}/{version}: {self._told(error)}"
             self._refuse(name, str(version), reason)
             return reason
         self._offer(self._spec(name, version, file, inspection, wish.settings))
@@ -246,6 +244,11 @@ class Registry:
             batchable=batchable,
             inputs=inspection.inputs,
             outputs=inspection.outputs,
+            accuracy=wished.accuracy,
+            variants=tuple(
+                Variant(accuracy=variant.accuracy, model=variant.model or "", file=variant.file or "")
+                for variant in wished.variants
+            ),
         )
 
     def _slo_ns(self, wished: Settings, inspection: Inspection) -> int:
@@ -257,11 +260,22 @@ class Registry:
 
     def _look(self) -> dict[str, Signature]:
         """The signature of every model on disk. One that vanishes while looked at is there no more."""
-        found = {}
+        found: dict[str, Signature] = {}
         for name in layout.names(self._root):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 found[name] = layout.signature(self._root / name)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                found[name] = ()  # to be told why by whoever reads it
         return found
+
+    def _told(self, error: ModelError | OSError) -> str:
+        """An error for everyone who may ask, who need not know where on this machine the repository lies."""
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename} cannot be read: {error.strerror}"
+        return text.replace(f"{self._root}/", "").replace(f"{self._root}", "the repository")
 
     # The index. A row, the newest of its name, the specs and the engine change together, here only.
 
@@ -306,7 +320,7 @@ class Registry:
         for row in self._ordered(name):
             self._withdraw(name, row.version, "its folder is gone")
         del self._rows[name], self._newest[name]
-        self._settings.pop(name, None)
+        self._counted.discard(name)
         self._signatures.pop(name, None)
 
     def _set(self, row: ModelStatus) -> None:
