@@ -23,10 +23,12 @@ from slotwise.facts.events import (
 )
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
+from slotwise.policy.bids import Bids
 from slotwise.policy.demand import Demand
 from slotwise.policy.scheduling import LoadModel, UnloadModel
 from slotwise.policy.view import ExecutorView, View
 
+SHORT_NS = 1_000_000_000
 CHANGES = (ModelAdded, ModelRemoved, Loaded, LoadFailed, Unloaded, ExecutorUp, ExecutorLost)
 
 
@@ -45,19 +47,34 @@ class Placement:
     """Chooses loads and evictions. `is_waiting(model, executor)` tells which residents have requests waiting."""
 
     def __init__(
-        self, view: View, demand: Demand, settings: PlacementSettings, is_waiting: Callable[[str, str], bool]
+        self,
+        view: View,
+        demand: Demand,
+        settings: PlacementSettings,
+        is_waiting: Callable[[str, str], bool],
+        bids: Bids | None = None,
+        per_ns: Callable[[ExecutorView, int], float] = lambda executor, now_ns: 0.0,
     ) -> None:
         self._view = view
         self._demand = demand
         self._settings = settings
         self._is_waiting = is_waiting
+        self._bids = bids
+        self._per_ns = per_ns
+        self._evicted_ns: int | None = None
         self._wanted: dict[tuple[str, str], int] = {}
         self._is_stale = False
+        self._is_short = False
+        """Whether a load was wanted for which nothing could go."""
 
     def want(self, executor: str, model: str, deadline_ns: int) -> None:
         """Requests wait for this model to be loaded there; the earliest deadline counts."""
         key = (executor, model)
         self._wanted[key] = min(deadline_ns, self._wanted.get(key, deadline_ns))
+        self._is_stale = True
+
+    def look_again(self) -> None:
+        """There are new bids."""
         self._is_stale = True
 
     def forgo(self, executor: str, model: str) -> None:
@@ -74,7 +91,7 @@ class Placement:
         elif type(event) is ModelRemoved:
             for key in [key for key in self._wanted if key[1] == event.model]:
                 del self._wanted[key]
-        self._is_stale = self._is_stale or type(event) in CHANGES
+        self._is_stale = self._is_stale or type(event) in CHANGES or self._is_short
 
     def wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long a load asked for now would wait behind those under way and wanted before it."""
@@ -84,6 +101,12 @@ class Placement:
             if name == executor.name and model in self._view.models and not executor.residency.is_here(model)
         )
         return self._view.load_wait_ns(executor, now_ns) + wanted_ns
+
+    def is_short(self, now_ns: int) -> bool:
+        """Whether models had to make way for others lately."""
+        if self._bids is not None and len(self._bids):
+            self._evicted_ns = now_ns
+        return self._evicted_ns is not None and now_ns - self._evicted_ns < SHORT_NS
 
     def can_hold(self, executor: ExecutorView, spec: ModelSpec) -> bool:
         """Whether the model would fit if everything that may go went."""
@@ -98,6 +121,7 @@ class Placement:
         """The next load, or the eviction that makes room for it; None when all is well placed."""
         if not self._is_stale:
             return None
+        self._is_short = False
         for executor in self._view.executors.values():
             if executor.loads or executor.is_replacing:
                 continue
@@ -116,6 +140,26 @@ class Placement:
             if victims:
                 victim = min(victims, key=lambda spec: self._worth(spec, executor, now_ns))
                 return UnloadModel(executor=executor.name, model=victim.id)
+            self._is_short = True
+        bid = self._bids.best_load(executor, self._per_ns(executor, now_ns), now_ns) if self._bids is not None else None
+        if bid is not None and self._bids is not None:
+            spec = self._view.models[bid.model].spec
+            if executor.residency.can_load(spec.profile.memory_bytes):
+                return LoadModel(executor=executor.name, model=spec.id)
+            short = executor.residency.pages_needed(spec.profile.memory_bytes) - executor.residency.pages_free
+            victims = sorted(self._victims(executor), key=lambda spec: self._worth(spec, executor, now_ns))
+            lost = 0.0
+            for victim in victims:
+                lost += self._bids.keeping(executor, victim, 0.0, now_ns) * (
+                    self._settings.copy_discount if self._is_elsewhere(victim.id, executor) else 1.0
+                )
+                short -= executor.residency.pages_needed(victim.profile.memory_bytes)
+                if short <= 0:
+                    break
+            if short <= 0 and lost < bid.worth:
+                self._evicted_ns = now_ns
+                return UnloadModel(executor=executor.name, model=victims[0].id)
+            self._is_short = True
         return self._copy_to(executor, now_ns) if self._settings.spread else None
 
     def _most_wanted(self, executor: ExecutorView) -> ModelSpec | None:
