@@ -10,7 +10,6 @@ served in part; those behind it are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from slotwise.facts.units import S
 from slotwise.facts.value import value
@@ -92,8 +91,6 @@ class Demand:
         """Whether executors had little to do lately: if much is asked for all the same, it may not last."""
         self._busy_ns = 0.0
         self._busy_at_ns = 0
-        self._paged_ns = 0.0
-        self._paged_at_ns = 0
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
 
@@ -126,13 +123,7 @@ class Demand:
         """Whether the shares are older than their period."""
         return now_ns >= self._due_ns
 
-    def note_paged(self, added_ns: int, now_ns: int) -> None:
-        """Work was promised to requests that had waited for a load: as much is missing to those that need none."""
-        memory_ns = self._settings.busy_memory_ns
-        self._paged_ns = self._paged_ns * math.exp((self._paged_at_ns - now_ns) / memory_ns) + added_ns
-        self._paged_at_ns = now_ns
-
-    def share_out(self, executors: int, now_ns: int, is_held: Callable[[str], bool]) -> None:
+    def share_out(self, executors: int, now_ns: int) -> None:
         """Set every kind's share anew."""
         settings = self._settings
         if self._since_ns is None:
@@ -140,19 +131,10 @@ class Demand:
         # At first little is known, and it is outdated soon.
         period_ns = min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 2))
         self._due_ns = now_ns + period_ns * (1 + len(self._kinds) // settings.kinds_per_period)
-        memory_ns = settings.busy_memory_ns
-        paged = self._paged_ns * math.exp((self._paged_at_ns - now_ns) / memory_ns) / memory_ns
-        room = max(0.0, executors * settings.full_share - paged)
+        room = executors * settings.full_share
         self.price_per_ns = 0.0
         self.is_burst = self._busy_share(executors, now_ns) < settings.busy_min
-        held = []
-        for model, kinds in self._by_model.items():
-            if is_held(model):
-                held += kinds
-            else:
-                for kind in kinds:
-                    kind.share = 1.0
-        for kind in sorted(held, key=lambda kind: kind.cost_ns / kind.worth):
+        for kind in sorted(self._kinds.values(), key=lambda kind: kind.cost_ns / kind.worth):
             load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
             kind.share = min(1.0, room / load) if load > 0 else 1.0
             if load > room and not self.price_per_ns:

@@ -5,8 +5,9 @@ a batch that is planned already, where the profile says that company pays, or in
 that costs others least (`policy/reserve`) is made, if it keeps all others and is worth its cost. Where there is no
 place, another may have to give way (`policy/yielding`) or the model be loaded in time; else the request is refused at
 once, with the time at which it would have been answered. Under scarcity, demand sets a price for executor time
-(`policy/demand`), and what is worth less is refused so that more can be answered. Executors run their timetables
-in order, a little ahead, so that none runs dry; idle ones take over from busy ones.
+(`policy/demand`), and what is worth less is refused so that more can be answered. Where memory is short, requests that
+find no place bid for loads and time instead (`policy/auction`). Executors run their timetables in order, a little
+ahead, so that none runs dry; idle ones take over from busy ones.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
 from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
-from slotwise.policy.bids import Bids
+from slotwise.policy.auction import Auction, AuctionSettings
 from slotwise.policy.demand import Demand, DemandSettings, KindDemand
 from slotwise.policy.offers import Answer, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
 from slotwise.policy.reserve import Reserve, ReserveSettings
-from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, Run, Stop
+from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, Run, Stop, UnloadModel
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
@@ -62,6 +63,7 @@ class SlotwiseSettings:
     demand: DemandSettings = DemandSettings()
     reserve: ReserveSettings = ReserveSettings()
     placement: PlacementSettings = PlacementSettings()
+    auction: AuctionSettings = AuctionSettings()
 
 
 class Slotwise:
@@ -74,10 +76,12 @@ class Slotwise:
         self._stranded = Stranded()
         self._demand = Demand(settings.demand)
         self._reserve = Reserve(settings.reserve)
-        self._bids = Bids(view, self._demand, self._promises.tables)
-        self._placement = Placement(view, self._demand, settings.placement, self._promises.is_waiting, self._bids, self._time_per_ns)
-        self._best_per_ns = 0.0
-        self._limit_ns = 1.0
+        self._auction = Auction(
+            view, settings.auction, self._demand, self._promises.tables, self._stranded, self._promise_bidder
+        )
+        self._placement = Placement(
+            view, self._demand, settings.placement, self._promises.is_waiting, auction=self._auction
+        )
         self._choices: deque[Drop | Stop] = deque()
 
     # Questions from the controller
@@ -91,8 +95,8 @@ class Slotwise:
             return self._promise(spec, ticket, self._find(spec, ticket, now_ns), now_ns)
         kind = self._note_demand(spec, ticket, now_ns)
         answer = self._find(spec, ticket, now_ns)
-        if self._placement.is_short(now_ns):
-            return self._admit(spec, ticket, answer, kind, now_ns)
+        if self._auction.is_open(now_ns):
+            return self._admit(spec, ticket, answer, kind.worth, now_ns)
         is_served = kind.take_credit()
         if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
             has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
@@ -112,8 +116,8 @@ class Slotwise:
         """Take a request out of its slot."""
         if ticket.request.id in self._promises:
             self._promises.take(ticket)
-        elif ticket.request.id in self._bids:
-            self._bids.take(ticket)
+        elif ticket.request.id in self._auction.bids:
+            self._auction.bids.take(ticket)
         elif ticket.request.id in self._stranded:
             self._leave(ticket)
 
@@ -124,8 +128,7 @@ class Slotwise:
             case BatchDone() | BatchFailed():
                 self._demand.note_busy(event.ended_ns - event.started_ns, now_ns)
                 self._promises.clear_kept()
-                if event.executor in self._view.executors:
-                    self._fill(self._view.executors[event.executor], now_ns)
+                self._auction.fill(self._view.executors[event.executor], now_ns)
             case ExecutorUp():
                 self._promises.tables[event.executor] = Timetable(event.executor, self._settings.slots_max)
                 self._reserve.add(event.executor)
@@ -135,13 +138,13 @@ class Slotwise:
                 lost = self._promises.take_executor(event.executor)
                 self._place_again(lost + self._stranded.take_executor(event.executor), now_ns)
             case Loaded() | LoadFailed():
-                waiting = self._stranded.take_all((event.executor, event.model))
-                self._place_again(waiting + self._bids.take_model(event.model), now_ns, is_paged=True)
+                self._place_again(self._stranded.take_all((event.executor, event.model)), now_ns)
+                self._sell_time(event.model, now_ns)
             case ModelAdded():
                 # Where it was promised it may be on its way out, and it may cost something else now.
                 model = event.spec.id
-                waiting = self._stranded.take_model(model) + self._bids.take_model(model)
-                self._place_again(self._promises.take_model(model) + waiting, now_ns)
+                unpromised = self._stranded.take_model(model) + self._auction.bids.take_model(model)
+                self._place_again(self._promises.take_model(model) + unpromised, now_ns)
             case ModelRemoved():
                 self._demand.forget(event.model)
 
@@ -149,16 +152,10 @@ class Slotwise:
         """Say who is dropped and what is stopped, run what is due, then see to the memory."""
         if self._choices:
             return self._choices.popleft()
-        outbid = self._bids.first_expired(now_ns)
-        while outbid is not None:
-            last_ns = outbid.request.deadline_ns - self._view.models[outbid.request.model].spec.profile.expected_ns(1)
-            if last_ns <= now_ns or not self._is_held(outbid.request.model):
-                break
-            self._bids.put_off(outbid, last_ns)
-            outbid = self._bids.first_expired(now_ns)
+        outbid = self._auction.outbid(now_ns)
         if outbid is not None:
-            self._bids.take(outbid)
-            return Drop(ticket=outbid, reason=Reason.EXPIRED, message="loads of other models served more requests")
+            message = "memory is short and loads and time go to other requests, which make better use of them"
+            return Drop(ticket=outbid, reason=Reason.OVERLOADED, message=message)
         expired = self._stranded.first_expired(now_ns)
         if expired is not None:
             self._leave(expired)
@@ -168,80 +165,17 @@ class Slotwise:
                 choice = self._feed(executor, now_ns)
                 if choice is not None:
                     return choice
-        choice = self._placement.choose(now_ns)
-        if type(choice) is LoadModel:
-            for ticket in self._bids.take_model(choice.model):
-                self._stranded.put(ticket, (choice.executor, choice.model))
-        return choice
+        return self._place(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
-        due_ns = min(self._stranded.due_ns(), self._bids.due_ns())
+        due_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns(), self._placement.due_ns())
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
                 at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
                 if now_ns < at_ns < due_ns:
                     due_ns = at_ns
         return due_ns
-
-    # Scarce memory
-
-    def _time_per_ns(self, executor: ExecutorView, now_ns: int) -> float:
-        """What a nanosecond of an executor's time costs: the more, the more of it is promised."""
-        if not self._placement.is_short(now_ns):
-            return 0.0
-        table = self._promises.tables[executor.name]
-        backlog_ns = executor.free_ns(now_ns) - now_ns + table.backlog_ns
-        for load in executor.loads.values():
-            tickets = self._stranded.at((executor.name, load.model))
-            if tickets:
-                spec = self._view.models[load.model].spec
-                backlog_ns += self._view.estimates.run_ns(executor.name, spec, min(spec.batch_max, len(tickets)))
-        return self._best_per_ns * min(1.0, backlog_ns / self._limit_ns)
-
-    def _admit(self, spec: ModelSpec, ticket: Ticket, answer: Answer, kind: KindDemand, now_ns: int) -> Refusal | None:
-        request = ticket.request
-        self._limit_ns = self._settings.headroom * (request.deadline_ns - now_ns)
-        if not self._best_per_ns:
-            best = spec.profile.best_rows(spec.batch_max)
-            self._best_per_ns = best / spec.profile.expected_ns(best) * request.worth(spec)
-        holders = [e for e in self._view.executors.values() if e.can_run(spec.id)]
-        if not holders:
-            return self._load_in_time(spec, ticket, answer, now_ns)
-        if answer.best is not None:
-            executor = self._view.executors[answer.best.table.executor]
-            if kind.worth >= self._time_per_ns(executor, now_ns) * answer.best.added_ns:
-                self._promises.accept(spec, ticket, answer.best)
-                for mate in self._bids.mates(spec.id):
-                    self._try_promise(mate, now_ns)
-                return None
-        run_ns = spec.profile.expected_ns(1)
-        if now_ns + run_ns > request.deadline_ns:
-            return self._refuse_infeasible(spec, answer.earliest_end_ns, request.deadline_ns)
-        self._bids.put(ticket, request.deadline_ns - self._view.estimates.load_ns(spec) - run_ns)
-        self._placement.look_again()
-        for executor in holders:
-            bid = self._bids.group(executor, spec.id, now_ns, now_ns)
-            if bid is not None and bid.worth >= self._time_per_ns(executor, now_ns) * bid.run_ns:
-                for mate in bid.tickets:
-                    self._try_promise(mate, now_ns)
-                break
-        return None
-
-    def _try_promise(self, ticket: Ticket, now_ns: int) -> bool:
-        spec = self._view.models[ticket.request.model].spec
-        answer = self._find(spec, ticket, now_ns)
-        if answer.best is None:
-            return False
-        self._bids.take(ticket)
-        self._promises.accept(spec, ticket, answer.best)
-        return True
-
-    def _fill(self, executor: ExecutorView, now_ns: int) -> None:
-        while len(self._bids):
-            bid = self._bids.best_here(executor, self._time_per_ns(executor, now_ns), now_ns)
-            if bid is None or not sum([self._try_promise(ticket, now_ns) for ticket in bid.tickets]):
-                return
 
     # Promises
 
@@ -270,25 +204,24 @@ class Slotwise:
         deadline_ns = ticket.request.deadline_ns
         can_bid = False
         for executor in self._view.executors.values():
-            if executor.can_run(spec.id) or not self._placement.can_hold(executor, spec):
+            can_hold = self._placement.can_hold if ticket.is_promised else self._placement.fits
+            if executor.can_run(spec.id) or not can_hold(executor, spec):
                 continue
             berth = (executor.name, spec.id)
             table, queued = self._promises.tables[executor.name], len(self._stranded.at(berth))
             end_ns = offers.end_after_load_ns(self._view, self._placement, executor, table, queued, ticket, now_ns)
             answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
-            if end_ns <= deadline_ns:
-                if not ticket.is_promised and not executor.residency.is_here(spec.id):
-                    can_bid = True
-                    continue
+            if end_ns <= deadline_ns and (ticket.is_promised or executor.residency.is_here(spec.id)):
                 self._stranded.put(ticket, berth)
                 self._placement.want(executor.name, spec.id, deadline_ns)
                 return None
+            can_bid = can_bid or end_ns <= deadline_ns
         if can_bid:
-            run_ns = self._view.estimates.run_ns(next(iter(self._view.executors)), spec, ticket.request.rows, ticket.request.work)
-            self._bids.put(ticket, deadline_ns - self._view.estimates.load_ns(spec) - run_ns)
-            self._placement.look_again()
+            self._auction.bid(ticket, spec, now_ns)
+            self._placement.look_at(spec.id)
             return None
         self._doubt_idle(spec, ticket, now_ns)
+        self._placement.miss(spec.id, now_ns)
         return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
@@ -327,6 +260,47 @@ class Slotwise:
         free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
         backlog_ns = free_ns - now_ns + offer.table.backlog_ns + offer.added_ns
         return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns)
+
+    # Scarce memory
+
+    def _admit(self, spec: ModelSpec, ticket: Ticket, answer: Answer, worth: float, now_ns: int) -> Refusal | None:
+        """Memory is short: a request is promised a place if it pays for it alone, else it bids while it may."""
+        offer, request = answer.best, ticket.request
+        if answer.earliest_end_ns == FOREVER_NS:
+            return self._promise(spec, ticket, answer, now_ns)
+        if offer is not None:
+            executor = self._view.executors[offer.table.executor]
+            if self._auction.pays(executor, request, worth, offer.added_ns, now_ns):
+                self._promises.accept(spec, ticket, offer)
+                self._auction.join(spec.id, now_ns)
+                return None
+        if now_ns + spec.profile.expected_ns(request.rows) > request.deadline_ns:
+            return self._refuse_infeasible(spec, answer.earliest_end_ns, request.deadline_ns)
+        self._auction.bid(ticket, spec, now_ns)
+        self._placement.look_at(spec.id)
+        self._auction.sell_time(spec, now_ns)
+        return None
+
+    def _promise_bidder(self, ticket: Ticket, now_ns: int) -> bool:
+        """Promise a place to a request that bids, if there is one."""
+        spec = self._view.models[ticket.request.model].spec
+        offer = self._find(spec, ticket, now_ns).best
+        if offer is not None:
+            self._promises.accept(spec, ticket, offer)
+        return offer is not None
+
+    def _sell_time(self, model: str, now_ns: int) -> None:
+        """A model is ready at one more executor, or not on its way there any more."""
+        if self._auction.bids.at(model):
+            self._auction.sell_time(self._view.models[model].spec, now_ns)
+
+    def _place(self, now_ns: int) -> LoadModel | UnloadModel | None:
+        """See to the memory. Those who bid for a load that begins wait for it now."""
+        choice = self._placement.choose(now_ns)
+        if type(choice) is LoadModel:
+            for ticket in self._auction.bids.take_model(choice.model):
+                self._stranded.put(ticket, (choice.executor, choice.model))
+        return choice
 
     # Keeping promises
 
@@ -414,13 +388,10 @@ class Slotwise:
         if not self._stranded.at(berth):
             self._placement.forgo(*berth)
 
-    def _place_again(self, tickets: Iterable[Ticket], now_ns: int, is_paged: bool = False) -> None:
+    def _place_again(self, tickets: Iterable[Ticket], now_ns: int) -> None:
         for ticket in sorted(tickets, key=lambda ticket: ticket.request.deadline_ns):
             spec = self._view.models[ticket.request.model].spec
-            answer = self._find(spec, ticket, now_ns)
-            if is_paged and answer.best is not None:
-                self._demand.note_paged(answer.best.added_ns, now_ns)
-            refusal = self._promise(spec, ticket, answer, now_ns)
+            refusal = self._promise(spec, ticket, self._find(spec, ticket, now_ns), now_ns)
             if refusal is not None:
                 self._drop_all([ticket], Reason.EXPIRED, refusal.message, refusal.predicted_ns)
 
@@ -440,12 +411,9 @@ class Slotwise:
             cost_ns = spec.profile.expected_ns(best) / best * request.rows
         kind = self._demand.note(spec.id, request.priority, request.worth(spec), cost_ns, now_ns)
         if self._demand.is_due(now_ns):
-            self._demand.share_out(len(self._view.executors), now_ns, self._is_held)
+            self._demand.share_out(len(self._view.executors), now_ns)
         self._reserve.settle(now_ns)
         return kind
-
-    def _is_held(self, model: str) -> bool:
-        return any(executor.can_run(model) for executor in self._view.executors.values())
 
     def _refuse_overloaded(self, answer: Answer) -> Refusal:
         return Refusal(
