@@ -33,7 +33,7 @@ class AuctionSettings:
     memory_ns: int = 1 * S
     """For how long memory counts as short after a request had to bid."""
     urgency: float = 0.6
-    """What having its whole allowance left takes off a load's rank, in requests: more may come until its last chance."""
+    """What having its whole allowance left takes off a load's rank, in requests: more may come until the last."""
     foresight: float = 0.3
     """What requests to be expected count in a load's rank, beside those that wait; at most as many as wait do."""
     margin_share: float = 0.25
@@ -96,14 +96,20 @@ class Auction:
     def is_open(self, now_ns: int) -> bool:
         """Whether memory is short, or was lately."""
         if len(self.bids):
-            self._open_until_ns = now_ns + self._settings.memory_ns
+            self.open(now_ns)
         return now_ns < self._open_until_ns
+
+    def open(self, now_ns: int) -> None:
+        """Memory is short: a request found its model on no executor."""
+        if now_ns >= self._open_until_ns:
+            self._best_per_ns = self._worth_max = 0.0
+            self._allowance_ns_max = 1
+        self._open_until_ns = now_ns + self._settings.memory_ns
 
     def bid(self, ticket: Ticket, spec: ModelSpec, now_ns: int) -> None:
         """Let a request bid as long as a load could serve it in time."""
         request = ticket.request
-        if not self.is_open(now_ns):
-            self._forget_bounds()
+        self.open(now_ns)
         self._note(request, spec)
         lead_ns = self._view.estimates.load_ns(spec) + spec.profile.expected_ns(request.rows)
         self.bids.put(ticket, request.deadline_ns - lead_ns)
@@ -123,9 +129,10 @@ class Auction:
 
     # Time
 
-    def pays(self, executor: ExecutorView, request: Request, worth: float, run_ns: int, now_ns: int) -> bool:
+    def pays(self, executor: ExecutorView, spec: ModelSpec, request: Request, run_ns: int, now_ns: int) -> bool:
         """Whether answering such a request is worth the time that it takes."""
-        return worth >= self._price_per_ns(request, self._pressure_ns(executor, now_ns)) * run_ns
+        self._note(request, spec)
+        return request.worth(spec) >= self._price_per_ns(request, self._pressure_ns(executor, now_ns)) * run_ns
 
     def sell_time(self, spec: ModelSpec, now_ns: int) -> None:
         """Promise slots to those who bid for a model that is ready somewhere, if together they pay."""
@@ -192,10 +199,9 @@ class Auction:
         best: Group | None = None
         least_per_ns = self._price_at(self._allowance_ns_max, pressure_ns)
         for count in range(self.bids.count_max, 0, -1):
-            most = count * self._worth_max
-            if best is not None and most * (1.0 + self._settings.foresight) < best.rank:
-                break
-            if most > least_per_ns * self._least_run_ns[min(count, len(self._least_run_ns)) - 1]:
+            rows = min(count, len(self._least_run_ns))
+            most = rows * self._worth_max - least_per_ns * self._least_run_ns[rows - 1]
+            if most > 0 and (best is None or most * (1.0 + self._settings.foresight) >= best.rank):
                 best = self._first_load(executor, self.bids.models(count), best, pressure_ns, now_ns)
         return best
 
@@ -280,10 +286,6 @@ class Auction:
                     self._least_run_ns.append(run_ns)
                 self._least_run_ns[count] = min(self._least_run_ns[count], run_ns)
         return known
-
-    def _forget_bounds(self) -> None:
-        self._best_per_ns = self._worth_max = 0.0
-        self._allowance_ns_max = 1
 
 
 def _deadline_ns(ticket: Ticket) -> int:

@@ -1,7 +1,7 @@
 """Requests that were promised nothing and wait for their chance: the books, by model and by how long there is one.
 
-A request whose model is on no executor hopes for a load; one whose model is ready, but for which time is too dear, hopes
-for company to share a batch with. Nothing here decides who is served.
+A request whose model is on no executor hopes for a load; one whose model is ready, but for which time is too dear,
+hopes for company to share a batch with. Nothing here decides who is served.
 """
 
 from __future__ import annotations

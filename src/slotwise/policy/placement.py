@@ -24,7 +24,7 @@ from slotwise.facts.events import (
     Unloaded,
 )
 from slotwise.facts.types import FOREVER_NS, ModelSpec
-from slotwise.facts.units import S, US
+from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
 from slotwise.policy.auction import Auction
 from slotwise.policy.demand import Demand
@@ -45,6 +45,8 @@ class PlacementSettings:
     """What holding a model is worth where another executor holds it too, beside holding the only copy."""
     ahead_ns: int = 150 * US
     """How long before a load ends the next is sent that requests bid for, so that no time is lost between them."""
+    again_ns: int = 2 * MS
+    """How soon all bids are looked at again where no load was worth making; new ones are looked at when they come."""
     missed_ns: int = 2 * S
     """For how long a refused request makes its model wanted."""
     exchange_ratio: float = 2.0
@@ -74,6 +76,7 @@ class Placement:
         self._is_short = False
         """Whether something was left to be desired, so that whatever happens next may help."""
         self._room_for: dict[str, str] = {}
+        self._again_ns: dict[str, int] = {}
         self._due_ns = FOREVER_NS
 
     def want(self, executor: str, model: str, deadline_ns: int) -> None:
@@ -100,6 +103,7 @@ class Placement:
         if type(event) is Loaded or type(event) is LoadFailed:
             self._wanted.pop((event.executor, event.model), None)
         elif type(event) is ExecutorLost:
+            self._again_ns.pop(event.executor, None)
             for key in [key for key in self._wanted if key[0] == event.executor]:
                 del self._wanted[key]
         elif type(event) is ModelRemoved:
@@ -107,6 +111,10 @@ class Placement:
                 del self._wanted[key]
             self._missed.pop(event.model, None)
         self._is_stale = self._is_stale or self._is_short or type(event) in CHANGES
+
+    def is_anywhere(self, model: str) -> bool:
+        """Whether any executor holds the model, or is loading it."""
+        return any(executor.residency.is_here(model) for executor in self._view.executors.values())
 
     def wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long a load asked for now would wait behind those under way and promised before it."""
@@ -176,12 +184,31 @@ class Placement:
         if wanted is not None:
             choice = self._make_room(executor, wanted, math.inf, now_ns)
         if choice is None and self._auction is not None and len(self._auction.bids):
-            group = self._auction.best_load(executor, only, now_ns)
-            self._is_short = True
-            if group is not None:
-                choice = self._make_room(executor, group.spec, group.worth, now_ns)
+            choice = self._sell(self._auction, executor, only, now_ns)
         if choice is None and only is None:
             choice = self._exchange(executor, now_ns) or self._copy(executor, now_ns)
+        return choice
+
+    def _sell(
+        self, auction: Auction, executor: ExecutorView, only: Collection[str] | None, now_ns: int
+    ) -> LoadModel | UnloadModel | None:
+        """The load that is worth most to those who bid, if it is worth its room."""
+        self._is_short = True
+        victims = self._victims(executor)
+        if not executor.residency.pages_free and not victims:
+            return None
+        again_ns = self._again_ns.get(executor.name, 0)
+        if only is None and now_ns < again_ns:
+            self._due_ns = min(self._due_ns, again_ns)
+            only = self._fresh
+        group = auction.best_load(executor, only, now_ns)
+        if group is not None and self._cheapest(executor, group.spec, now_ns) is None:
+            return None
+        choice = None if group is None else self._make_room(executor, group.spec, group.worth, now_ns)
+        if choice is None and only is None and len(victims) == len(executor.residency.models()):
+            # Nobody has to be waited for: only prices may change, and they do so slowly.
+            self._again_ns[executor.name] = again_ns = now_ns + self._settings.again_ns
+            self._due_ns = min(self._due_ns, again_ns) if again_ns > now_ns else self._due_ns
         return choice
 
     def _make_room(
@@ -225,7 +252,7 @@ class Placement:
             known = self._view.models.get(model)
             if known is None or known.broken or now_ns - missed_ns > self._settings.missed_ns:
                 del self._missed[model]
-            elif not self._is_anywhere(model) and self.fits(executor, known.spec):
+            elif not self.is_anywhere(model) and self.fits(executor, known.spec):
                 per_s = self._demand.per_s(model, now_ns)
                 if best is None or per_s > best_per_s:
                     best, best_per_s = known.spec, per_s
@@ -277,9 +304,6 @@ class Placement:
         pages = max(1, executor.residency.pages_needed(spec.profile.memory_bytes))
         worth = (self._demand.per_s(spec.id, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
         return worth * (self._settings.copy_discount if self._is_elsewhere(spec.id, executor) else 1.0)
-
-    def _is_anywhere(self, model: str) -> bool:
-        return any(executor.residency.is_here(model) for executor in self._view.executors.values())
 
     def _is_elsewhere(self, model: str, executor: ExecutorView) -> bool:
         return any(other is not executor and other.residency.is_here(model) for other in self._view.executors.values())

@@ -96,7 +96,7 @@ class Slotwise:
         kind = self._note_demand(spec, ticket, now_ns)
         answer = self._find(spec, ticket, now_ns)
         if self._auction.is_open(now_ns):
-            return self._admit(spec, ticket, answer, kind.worth, now_ns)
+            return self._admit(spec, ticket, answer, now_ns)
         is_served = kind.take_credit()
         if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
             has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
@@ -221,7 +221,9 @@ class Slotwise:
             self._placement.look_at(spec.id)
             return None
         self._doubt_idle(spec, ticket, now_ns)
-        self._placement.miss(spec.id, now_ns)
+        if not self._placement.is_anywhere(spec.id):
+            self._placement.miss(spec.id, now_ns)
+            self._auction.open(now_ns)
         return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
@@ -263,14 +265,14 @@ class Slotwise:
 
     # Scarce memory
 
-    def _admit(self, spec: ModelSpec, ticket: Ticket, answer: Answer, worth: float, now_ns: int) -> Refusal | None:
+    def _admit(self, spec: ModelSpec, ticket: Ticket, answer: Answer, now_ns: int) -> Refusal | None:
         """Memory is short: a request is promised a place if it pays for it alone, else it bids while it may."""
         offer, request = answer.best, ticket.request
         if answer.earliest_end_ns == FOREVER_NS:
             return self._promise(spec, ticket, answer, now_ns)
         if offer is not None:
             executor = self._view.executors[offer.table.executor]
-            if self._auction.pays(executor, request, worth, offer.added_ns, now_ns):
+            if self._auction.pays(executor, spec, request, offer.added_ns, now_ns):
                 self._promises.accept(spec, ticket, offer)
                 self._auction.join(spec.id, now_ns)
                 return None
