@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 from slotwise.facts.events import (
     Event,
@@ -26,7 +27,6 @@ from slotwise.facts.events import (
 from slotwise.facts.types import FOREVER_NS, ModelSpec
 from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
-from slotwise.policy.auction import Auction
 from slotwise.policy.demand import Demand
 from slotwise.policy.scheduling import LoadModel, UnloadModel
 from slotwise.policy.view import ExecutorView, View
@@ -51,6 +51,25 @@ class PlacementSettings:
     """For how long a refused request makes its model wanted."""
     exchange_ratio: float = 2.0
     """How much more must be asked of a model that nobody waits for than of those that make way for it."""
+
+
+class Bidder(Protocol):
+    """A model that requests would have loaded, and what that is worth in all."""
+
+    spec: ModelSpec
+    worth: float
+
+
+class Auction(Protocol):
+    """Where requests bid for loads; its length is how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def best_load(self, executor: ExecutorView, only: Collection[str] | None, now_ns: int) -> Bidder | None:
+        """The load that goes first, of `only` these models where given."""
+
+    def keeping(self, executor: ExecutorView, spec: ModelSpec, now_ns: int) -> float:
+        """What holding a model is worth, as a bid's worth counts it."""
 
 
 class Placement:
@@ -165,7 +184,7 @@ class Placement:
         """Whether an executor has enough to load for now."""
         if not executor.loads or executor.name in self._room_for:
             return False
-        if len(executor.loads) > 1 or self._auction is None or not len(self._auction.bids):
+        if len(executor.loads) > 1 or self._auction is None or not len(self._auction):
             return True
         (load,) = executor.loads.values()
         soon_ns = load.predicted_end_ns - self._settings.ahead_ns
@@ -183,7 +202,7 @@ class Placement:
         wanted = self._most_wanted(executor)
         if wanted is not None:
             choice = self._make_room(executor, wanted, math.inf, now_ns)
-        if choice is None and self._auction is not None and len(self._auction.bids):
+        if choice is None and self._auction is not None and len(self._auction):
             choice = self._sell(self._auction, executor, only, now_ns)
         if choice is None and only is None:
             choice = self._exchange(executor, now_ns) or self._copy(executor, now_ns)
@@ -274,7 +293,7 @@ class Placement:
 
     def _copy(self, executor: ExecutorView, now_ns: int) -> LoadModel | None:
         """Fill idle memory: a model held nowhere first, then the one most asked for."""
-        has_bids = self._auction is not None and len(self._auction.bids) > 0
+        has_bids = self._auction is not None and len(self._auction) > 0
         if has_bids or not self._settings.spread or not executor.residency.pages_free:
             return None
         free_bytes = executor.residency.pages_free * executor.residency.page_bytes

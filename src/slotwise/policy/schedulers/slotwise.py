@@ -6,7 +6,7 @@ that costs others least (`policy/reserve`) is made, if it keeps all others and i
 place, another may have to give way (`policy/yielding`) or the model be loaded in time; else the request is refused at
 once, with the time at which it would have been answered. Under scarcity, demand sets a price for executor time
 (`policy/demand`), and what is worth less is refused so that more can be answered. Where memory is short, requests that
-find no place bid for loads and time instead (`policy/auction`). Executors run their timetables in order, a little
+find no place bid for loads and time instead (`slotwise_auction`). Executors run their timetables in order, a little
 ahead, so that none runs dry; idle ones take over from busy ones.
 """
 
@@ -30,12 +30,12 @@ from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
 from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
-from slotwise.policy.auction import Auction, AuctionSettings
 from slotwise.policy.demand import Demand, DemandSettings, KindDemand
 from slotwise.policy.offers import Answer, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
 from slotwise.policy.reserve import Reserve, ReserveSettings
+from slotwise.policy.schedulers.slotwise_auction import Auction, AuctionSettings
 from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, Run, Stop, UnloadModel
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable

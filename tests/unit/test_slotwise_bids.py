@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slotwise.facts.types import FOREVER_NS, Request
-from slotwise.policy.bids import Bids
+from slotwise.policy.schedulers.slotwise_bids import Bids
 from slotwise.policy.view import Ticket
 
 

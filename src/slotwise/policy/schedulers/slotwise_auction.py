@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from slotwise.facts.types import ModelSpec, Request
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.policy.bids import Bids
 from slotwise.policy.demand import Demand
+from slotwise.policy.schedulers.slotwise_bids import Bids
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
@@ -92,6 +92,9 @@ class Auction:
         self._worth_max = 0.0
         self._allowance_ns_max = 1
         self._least_run_ns: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.bids)
 
     def is_open(self, now_ns: int) -> bool:
         """Whether memory is short, or was lately."""
