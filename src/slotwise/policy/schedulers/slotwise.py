@@ -5,8 +5,9 @@ a batch that is planned already, where the profile says that company pays, or in
 that costs others least (`policy/reserve`) is made, if it keeps all others and is worth its cost. Where there is no
 place, another may have to give way (`policy/yielding`) or the model be loaded in time; else the request is refused at
 once, with the time at which it would have been answered. Under scarcity, demand sets a price for executor time
-(`policy/demand`), and what is worth less is refused so that more can be answered. Executors run their timetables
-in order, a little ahead, so that none runs dry; idle ones take over from busy ones.
+(`policy/demand`), and what is worth less is refused so that more can be answered. Where memory is short, requests that
+find no place bid for loads and time instead (`slotwise_auction`). Executors run their timetables in order, a little
+ahead, so that none runs dry; idle ones take over from busy ones.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from slotwise.policy.offers import Answer, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
 from slotwise.policy.reserve import Reserve, ReserveSettings
-from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, Run, Stop
+from slotwise.policy.schedulers.slotwise_auction import Auction, AuctionSettings
+from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, Run, Stop, UnloadModel
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
@@ -61,6 +63,7 @@ class SlotwiseSettings:
     demand: DemandSettings = DemandSettings()
     reserve: ReserveSettings = ReserveSettings()
     placement: PlacementSettings = PlacementSettings()
+    auction: AuctionSettings = AuctionSettings()
 
 
 class Slotwise:
@@ -73,7 +76,12 @@ class Slotwise:
         self._stranded = Stranded()
         self._demand = Demand(settings.demand)
         self._reserve = Reserve(settings.reserve)
-        self._placement = Placement(view, self._demand, settings.placement, self._promises.is_waiting)
+        self._auction = Auction(
+            view, settings.auction, self._demand, self._promises.tables, self._stranded, self._promise_bidder
+        )
+        self._placement = Placement(
+            view, self._demand, settings.placement, self._promises.is_waiting, auction=self._auction
+        )
         self._choices: deque[Drop | Stop] = deque()
 
     # Questions from the controller
@@ -87,6 +95,8 @@ class Slotwise:
             return self._promise(spec, ticket, self._find(spec, ticket, now_ns), now_ns)
         kind = self._note_demand(spec, ticket, now_ns)
         answer = self._find(spec, ticket, now_ns)
+        if self._auction.is_open(now_ns):
+            return self._admit(spec, ticket, answer, now_ns)
         is_served = kind.take_credit()
         if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
             has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
@@ -106,6 +116,8 @@ class Slotwise:
         """Take a request out of its slot."""
         if ticket.request.id in self._promises:
             self._promises.take(ticket)
+        elif ticket.request.id in self._auction.bids:
+            self._auction.bids.take(ticket)
         elif ticket.request.id in self._stranded:
             self._leave(ticket)
 
@@ -116,6 +128,7 @@ class Slotwise:
             case BatchDone() | BatchFailed():
                 self._demand.note_busy(event.ended_ns - event.started_ns, now_ns)
                 self._promises.clear_kept()
+                self._auction.fill(self._view.executors[event.executor], now_ns)
             case ExecutorUp():
                 self._promises.tables[event.executor] = Timetable(event.executor, self._settings.slots_max)
                 self._reserve.add(event.executor)
@@ -126,10 +139,12 @@ class Slotwise:
                 self._place_again(lost + self._stranded.take_executor(event.executor), now_ns)
             case Loaded() | LoadFailed():
                 self._place_again(self._stranded.take_all((event.executor, event.model)), now_ns)
+                self._sell_time(event.model, now_ns)
             case ModelAdded():
                 # Where it was promised it may be on its way out, and it may cost something else now.
                 model = event.spec.id
-                self._place_again(self._promises.take_model(model) + self._stranded.take_model(model), now_ns)
+                unpromised = self._stranded.take_model(model) + self._auction.bids.take_model(model)
+                self._place_again(self._promises.take_model(model) + unpromised, now_ns)
             case ModelRemoved():
                 self._demand.forget(event.model)
 
@@ -137,6 +152,10 @@ class Slotwise:
         """Say who is dropped and what is stopped, run what is due, then see to the memory."""
         if self._choices:
             return self._choices.popleft()
+        outbid = self._auction.outbid(now_ns)
+        if outbid is not None:
+            message = "memory is short and loads and time go to other requests, which make better use of them"
+            return Drop(ticket=outbid, reason=Reason.OVERLOADED, message=message)
         expired = self._stranded.first_expired(now_ns)
         if expired is not None:
             self._leave(expired)
@@ -147,11 +166,11 @@ class Slotwise:
                     choice = self._feed(executor, now_ns)
                     if choice is not None:
                         return choice
-        return self._placement.choose(now_ns)
+        return self._place(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
-        due_ns = self._stranded.due_ns()
+        due_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns(), self._placement.due_ns())
         if not len(self._promises):
             return due_ns
         for executor in self._view.executors.values():
@@ -186,18 +205,28 @@ class Slotwise:
             self._stranded.put(ticket)
             return None
         deadline_ns = ticket.request.deadline_ns
+        can_bid = False
         for executor in self._view.executors.values():
-            if executor.can_run(spec.id) or not self._placement.can_hold(executor, spec):
+            can_hold = self._placement.can_hold if ticket.is_promised else self._placement.fits
+            if executor.can_run(spec.id) or not can_hold(executor, spec):
                 continue
             berth = (executor.name, spec.id)
             table, queued = self._promises.tables[executor.name], len(self._stranded.at(berth))
             end_ns = offers.end_after_load_ns(self._view, self._placement, executor, table, queued, ticket, now_ns)
             answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
-            if end_ns <= deadline_ns:
+            if end_ns <= deadline_ns and (ticket.is_promised or executor.residency.is_here(spec.id)):
                 self._stranded.put(ticket, berth)
                 self._placement.want(executor.name, spec.id, deadline_ns)
                 return None
+            can_bid = can_bid or end_ns <= deadline_ns
+        if can_bid:
+            self._auction.bid(ticket, spec, now_ns)
+            self._placement.look_at(spec.id)
+            return None
         self._doubt_idle(spec, ticket, now_ns)
+        if not self._placement.is_anywhere(spec.id):
+            self._placement.miss(spec.id, now_ns)
+            self._auction.open(now_ns)
         return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
@@ -236,6 +265,47 @@ class Slotwise:
         free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
         backlog_ns = free_ns - now_ns + offer.table.backlog_ns + offer.added_ns
         return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns)
+
+    # Scarce memory
+
+    def _admit(self, spec: ModelSpec, ticket: Ticket, answer: Answer, now_ns: int) -> Refusal | None:
+        """Memory is short: a request is promised a place if it pays for it alone, else it bids while it may."""
+        offer, request = answer.best, ticket.request
+        if answer.earliest_end_ns == FOREVER_NS:
+            return self._promise(spec, ticket, answer, now_ns)
+        if offer is not None:
+            executor = self._view.executors[offer.table.executor]
+            if self._auction.pays(executor, spec, request, offer.added_ns, now_ns):
+                self._promises.accept(spec, ticket, offer)
+                self._auction.join(spec.id, now_ns)
+                return None
+        if now_ns + spec.profile.expected_ns(request.rows) > request.deadline_ns:
+            return self._refuse_infeasible(spec, answer.earliest_end_ns, request.deadline_ns)
+        self._auction.bid(ticket, spec, now_ns)
+        self._placement.look_at(spec.id)
+        self._auction.sell_time(spec, now_ns)
+        return None
+
+    def _promise_bidder(self, ticket: Ticket, now_ns: int) -> bool:
+        """Promise a place to a request that bids, if there is one."""
+        spec = self._view.models[ticket.request.model].spec
+        offer = self._find(spec, ticket, now_ns).best
+        if offer is not None:
+            self._promises.accept(spec, ticket, offer)
+        return offer is not None
+
+    def _sell_time(self, model: str, now_ns: int) -> None:
+        """A model is ready at one more executor, or not on its way there any more."""
+        if self._auction.bids.at(model):
+            self._auction.sell_time(self._view.models[model].spec, now_ns)
+
+    def _place(self, now_ns: int) -> LoadModel | UnloadModel | None:
+        """See to the memory. Those who bid for a load that begins wait for it now."""
+        choice = self._placement.choose(now_ns)
+        if type(choice) is LoadModel:
+            for ticket in self._auction.bids.take_model(choice.model):
+                self._stranded.put(ticket, (choice.executor, choice.model))
+        return choice
 
     # Keeping promises
 
