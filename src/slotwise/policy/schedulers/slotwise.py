@@ -54,7 +54,9 @@ class SlotwiseSettings:
     prompt_share: float = 0.25
     """In a burst, those who would be answered within this share of their allowance are served beyond their share."""
     headroom: float = 0.5
-    """How long the backlog may be for a kind that is served in part only, beside the time to its deadline."""
+    """How long the backlog may be for a kind that is served in part only, beside its slack."""
+    take_over: float = 0.5
+    """What of the price of time an idle executor saves where it takes work over, beside what it costs others there."""
     no_executor_retry_ns: int = 500 * MS
     """When to come again where no executor can hold the model."""
     retry_ns_min: int = 1 * MS
@@ -87,18 +89,17 @@ class Slotwise:
             return self._promise(spec, ticket, self._find(spec, ticket, now_ns), now_ns)
         kind = self._note_demand(spec, ticket, now_ns)
         answer = self._find(spec, ticket, now_ns)
+        self._reserve.note(answer.bids, kind.worth)
         is_served = kind.take_credit()
         if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
             has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
             if not is_served or not has_room:
                 return self._refuse_overloaded(answer)
-        if answer.critical:
-            self._reserve.note(answer.critical, kind.worth)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit()
             self._demand.note_placed(kind, answer.best.added_ns if answer.best is not None else round(kind.cost_ns))
-        elif answer.is_shut_out:
+        elif answer.is_shut_out or answer.is_feasible:
             self._demand.note_unplaced(kind)
         return refusal
 
@@ -234,8 +235,8 @@ class Slotwise:
     def _has_headroom(self, offer: offers.Offer, ticket: Ticket, now_ns: int) -> bool:
         """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
         free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
-        backlog_ns = free_ns - now_ns + offer.table.backlog_ns + offer.added_ns
-        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns)
+        backlog_ns = free_ns - now_ns + offer.table.backlog_ns
+        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
 
     # Keeping promises
 
@@ -311,7 +312,7 @@ class Slotwise:
                 is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns + slot.cost_ns <= slot.deadline_ns
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
-                saved = theirs.cost(slot.cost_ns) + self._demand.price_per_ns * slot.cost_ns
+                saved = theirs.cost(slot.cost_ns) + self._settings.take_over * self._demand.price_per_ns * slot.cost_ns
                 if mine.cost(slot.cost_ns) <= saved:
                     return self._run(executor, table, slot)
         return None
