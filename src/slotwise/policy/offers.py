@@ -15,6 +15,18 @@ from slotwise.policy.reserve import Bid, Pressure, Reserve
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
+PASSING_ALONE = 0.2
+"""How much of the slack left behind a place is room for those who come later and stand before it, so that this much
+of the backlog is not in their way. With several executors it is not counted: there the reserve takes each for
+freer than it is, and the two errors are about alike.
+"""
+
+
+TRIFLE = 0.05
+"""While there is time for all, a cost below this part of what is at stake is none: an executor that costs others a
+little less is not waited for.
+"""
+
 
 class Offer:
     """A place in a timetable: in a slot that is planned already, or (None) in one of its own."""
@@ -63,6 +75,8 @@ class Answer:
 
     def consider(self, offer: Offer, worth: float, per_ns: float) -> None:
         """Take an offer for the best if it is worth its cost and better than what was."""
+        if not per_ns and offer.cost <= TRIFLE * worth < math.inf:
+            offer.cost = 0.0
         if offer.cost <= worth and (self.best is None or offer.is_better(self.best, per_ns)):
             self.best = offer
 
@@ -100,6 +114,7 @@ def find(
     worth = request.worth(spec) if is_new else math.inf
     can_join = spec.batch_max > 1 and not ticket.alone
     is_shut_out = True
+    passing = PASSING_ALONE if len(view.executors) == 1 else 0.0
     for name, executor in view.executors.items():
         if not executor.can_run(spec.id):
             continue
@@ -116,7 +131,8 @@ def find(
         is_open = end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place) and not table.is_full
         surplus = 0.0
         if is_open:
-            cost = pressure.cost(alone_ns, end_ns - alone_ns - now_ns)
+            after_ns = end_ns - alone_ns - now_ns - int(passing * (deadline_ns - end_ns))
+            cost = pressure.cost(alone_ns, max(0, after_ns))
             surplus = worth - cost
             answer.consider(Offer(table, None, end_ns, alone_ns, cost), worth, prices.per_ns)
         else:

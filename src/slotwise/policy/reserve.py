@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import frexp
+from math import frexp, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +35,17 @@ FlowKey = tuple[int, int, int]
 class ReserveSettings:
     """`memory_ns` is how far back requests count; values are worked out anew every `period_ns`, sooner at first.
 
-    Slacks above `slack_max_ns` never count: such requests can wait. Zero turns reserving off. Of a request that nobody
-    has a place for, the executor with the steepest value bears all the loss and the others `others_share` each:
-    lower values let executors differ more, which helps where few models are tight and hurts where all are.
+    Slacks above `slack_max_ns` never count: such requests can wait. Zero turns reserving off. Where there is one
+    executor only, nor do slacks above `slack_runs_alone` of the longest run. Of a request that nobody has a place
+    for, the executor with the steepest value bears all the loss, and the others together `others_share` of it: less
+    lets executors differ more, which helps where few models are tight and hurts where all are.
     """
 
     memory_ns: int = 2 * S
     period_ns: int = S // 20
     period_ns_min: int = S // 200
     slack_max_ns: int = 1_000 * MS
+    slack_runs_alone: float = 2.0
     others_share: float = 0.5
     sweeps: int = 8
     flows_max: int = 48
@@ -56,6 +58,10 @@ BACKLOGS = 64
 """Backlogs at which the value is known: zero, and from the first on each a factor above the one before."""
 PART_MIN = 1 / 16
 """Requests of which a smaller part depends on an executor do not count there."""
+CONTESTED = 0.95
+"""What depends on an executor counts so much less where another has a place too, at a price. Without it executors could
+hold one another's prices up: each takes what the others ask for a loss, and no more is anchored in what is lost.
+"""
 FADED = 1e-3
 """A flow of which less than this share of one request is remembered is forgotten."""
 
@@ -124,17 +130,22 @@ class Pressure:
             flow = self._flows[key] = Flow()
         flow.note(part, slack_ns, run_ns, worth)
 
-    def settle(self, period_ns: int, weight: float, settings: ReserveSettings) -> None:
-        """A period is over: let it count with `weight`, and what was before with the rest; work the values out anew."""
+    def settle(self, period_ns: int, weight: float, slack_runs: float, settings: ReserveSettings) -> None:
+        """A period is over: let it count with `weight`, and what was before with the rest; work the values out anew.
+
+        Flows with more slack than `slack_runs` of the longest run are left out.
+        """
         for flow in self._flows.values():
             flow.settle(1.0 - weight, weight / period_ns)
         for key in [key for key, flow in self._flows.items() if flow.count * settings.memory_ns < FADED]:
             del self._flows[key]
-        if not self._flows:
+        longest_ns = max((flow.run / flow.count for flow in self._flows.values()), default=0.0)
+        tight = [flow for flow in self._flows.values() if flow.slack <= slack_runs * longest_ns * flow.count]
+        if not tight:
             self._gain = 0.0
             return
-        most = sorted(self._flows.values(), key=lambda flow: -flow.worth * flow.run / flow.count)
-        self._iterate(most[: settings.flows_max], settings.sweeps)
+        tight.sort(key=lambda flow: -flow.worth * flow.run / flow.count)
+        self._iterate(tight[: settings.flows_max], settings.sweeps)
         self._values_list = self._values.tolist()
         self._slopes = [*(np.diff(self._values) / self._steps_ns).tolist(), -self._gain]
 
@@ -201,10 +212,11 @@ class Reserve:
             return
         blamed = self._steepest(bids) if bids and first <= 0.0 else None
         for bid in bids:
-            depends = worth - (second if bid.surplus == first else first)
+            other = second if bid.surplus == first else first
+            depends = worth - other if other <= 0.0 else CONTESTED * (worth - other)
             if depends < worth * PART_MIN or not 0 <= bid.slack_ns < self._settings.slack_max_ns:
                 continue
-            part = 1.0 if blamed is None or bid is blamed else self._settings.others_share
+            part = 1.0 if blamed is None or bid is blamed else self._settings.others_share / (len(bids) - 1)
             if part > 0.0:
                 self._pressures[bid.executor].note(part, bid.slack_ns, bid.run_ns, depends)
 
@@ -222,5 +234,6 @@ class Reserve:
         self._settled_ns = now_ns
         self._periods += 1
         weight = max(min(1.0, past_ns / settings.memory_ns), min(1.0, past_ns / max(1, now_ns - self._since_ns)))
+        slack_runs = settings.slack_runs_alone if len(self._pressures) == 1 else inf
         for pressure in self._pressures.values():
-            pressure.settle(past_ns, weight, settings)
+            pressure.settle(past_ns, weight, slack_runs, settings)

@@ -302,6 +302,7 @@ class Slotwise:
     def _take_over(self, executor: ExecutorView, base_ns: int, now_ns: int) -> Run | None:
         """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
         mine = self._reserve.at(executor.name)
+        per_ns = self._demand.price_per_ns
         busy = [table for table in self._promises.tables.values() if table.slots]
         if len(busy) > 1:
             busy.sort(key=lambda table: -table.backlog_ns)
@@ -309,11 +310,13 @@ class Slotwise:
             owner_ns = self._view.executors[table.executor].free_ns(now_ns)
             theirs = self._reserve.at(table.executor)
             for place, slot in enumerate(table.slots):
-                is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns + slot.cost_ns <= slot.deadline_ns
+                is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns < slot.deadline_ns
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
-                saved = theirs.cost(slot.cost_ns) + self._settings.take_over * self._demand.price_per_ns * slot.cost_ns
-                if mine.cost(slot.cost_ns) <= saved:
+                run_ns = self._view.estimates.run_ns(executor.name, slot.spec, slot.rows, slot.work)
+                more = self._settings.take_over * per_ns * slot.cost_ns if per_ns else offers.TRIFLE * slot.worth()
+                is_worth_it = mine.cost(run_ns) <= theirs.cost(slot.cost_ns) + more
+                if is_worth_it and base_ns + run_ns <= slot.deadline_ns:
                     return self._run(executor, table, slot)
         return None
 
