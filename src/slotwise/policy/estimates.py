@@ -24,6 +24,8 @@ MARGIN_SHARE_MAX = 0.5
 """A margin is at most this share of a typical run."""
 LEARNING = 0.1
 """What the newest run counts in ratios and typical times."""
+PATIENCE_MAX = 256
+"""Refusals on the strength of estimates alone, per one that counts as a doubt, where doubts have proved wrong often."""
 RATIO_STEP_MAX = 1.5
 """How far one run may seem to be from a ratio: outliers are many."""
 
@@ -84,7 +86,7 @@ class Samples:
 class Window:
     """Recent samples of one quantity, and the quantile of them that is the estimate."""
 
-    __slots__ = ("_misses", "_samples", "_settings", "drifts", "estimate_ns")
+    __slots__ = ("_doubts", "_misses", "_patience", "_samples", "_settings", "drifts", "estimate_ns")
 
     def __init__(self, settings: EstimateSettings) -> None:
         self._settings = settings
@@ -92,6 +94,21 @@ class Window:
         self.estimate_ns = 0.0
         self._misses = 0
         self.drifts = 0
+        self._doubts = 0
+        self._patience = 1
+
+    def doubt(self, sample: float) -> None:
+        """Take in what was expected before, though it was not seen; more seldom the more often that proved wrong."""
+        self._doubts += 1
+        if self._doubts % self._patience == 0:
+            self.add(sample)
+
+    def settle_doubts(self, sample: float, expected: float) -> None:
+        """A run shows whether it was right to doubt: it was if the run took about what was expected before."""
+        if self._doubts:
+            is_right = sample <= expected * (1 + self._settings.drift_ratio)
+            self._patience = 1 if is_right else min(PATIENCE_MAX, 2 * self._patience)
+            self._doubts = 0
 
     def add(self, sample: float) -> None:
         """Take a sample in and estimate anew."""
@@ -160,7 +177,7 @@ class Estimates:
             executor = ""
         window = self._by_size.get((executor, spec.id, rows))
         if window is not None:
-            window.add(spec.profile.expected_ns(rows))
+            window.doubt(spec.profile.expected_ns(rows))
         if executor in self._errors:
             self.note_error(executor, 0)
 
@@ -179,6 +196,7 @@ class Estimates:
             window = self._by_size[key] = Window(self._settings)
             for _ in range(self._settings.priors):
                 window.add(prior_ns)
+        window.settle_doubts(took_ns / work, spec.profile.expected_ns(rows))
         window.add(took_ns / work)
         self._typical_ns[executor] = self._typical_ns.get(executor, took_ns) * (1 - LEARNING) + took_ns * LEARNING
         ratio = took_ns / (spec.profile.expected_ns(rows) * work)

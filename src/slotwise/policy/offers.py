@@ -11,9 +11,21 @@ import math
 from slotwise.facts.types import FOREVER_NS, ModelSpec
 from slotwise.facts.value import value
 from slotwise.policy.placement import Placement
-from slotwise.policy.reserve import Critical, Pressure, Reserve
+from slotwise.policy.reserve import Bid, Pressure, Reserve
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
+
+PASSING_ALONE = 0.2
+"""How much of the slack left behind a place is room for those who come later and stand before it, so that this much
+of the backlog is not in their way. With several executors it is not counted: there the reserve takes each for
+freer than it is, and the two errors are about alike.
+"""
+
+
+TRIFLE = 0.05
+"""While there is time for all, a cost below this part of what is at stake is none: an executor that costs others a
+little less is not waited for.
+"""
 
 
 class Offer:
@@ -48,22 +60,23 @@ class Answer:
     """What the executors say.
 
     `best` is the best offer that is worth its cost; `is_feasible` tells whether there was any at all; `is_shut_out`
-    that what runs already ends too late for the request everywhere, whatever is planned after it. A request is
-    critical where no executor, or only one, could have it in time: `critical` names those on which it depends, with
-    the slack it has there. `earliest_end_ns` is when it could end if deadlines did not matter.
+    that what runs already ends too late for the request everywhere, whatever is planned after it. `bids` tell what
+    each executor makes of it. `earliest_end_ns` is when it could end if deadlines did not matter.
     """
 
-    __slots__ = ("best", "critical", "earliest_end_ns", "is_feasible", "is_shut_out")
+    __slots__ = ("best", "bids", "earliest_end_ns", "is_feasible", "is_shut_out")
 
     def __init__(self) -> None:
         self.best: Offer | None = None
-        self.critical: list[Critical] = []
+        self.bids: list[Bid] = []
         self.earliest_end_ns = FOREVER_NS
         self.is_feasible = False
         self.is_shut_out = False
 
     def consider(self, offer: Offer, worth: float, per_ns: float) -> None:
         """Take an offer for the best if it is worth its cost and better than what was."""
+        if not per_ns and offer.cost <= TRIFLE * worth < math.inf:
+            offer.cost = 0.0
         if offer.cost <= worth and (self.best is None or offer.is_better(self.best, per_ns)):
             self.best = offer
 
@@ -100,9 +113,8 @@ def find(
     is_new = not ticket.is_promised
     worth = request.worth(spec) if is_new else math.inf
     can_join = spec.batch_max > 1 and not ticket.alone
-    open_at: list[tuple[str, int]] = []
-    shut_at: list[tuple[str, int]] = []
     is_shut_out = True
+    passing = PASSING_ALONE if len(view.executors) == 1 else 0.0
     for name, executor in view.executors.items():
         if not executor.can_run(spec.id):
             continue
@@ -117,26 +129,37 @@ def find(
         pressure = reserve.at(name)
         end_ns = base_ns + table.start_ns(place) + alone_ns
         is_open = end_ns <= deadline_ns and base_ns + alone_ns <= table.room_ns(place) and not table.is_full
+        surplus = 0.0
         if is_open:
-            answer.consider(Offer(table, None, end_ns, alone_ns, pressure.cost(alone_ns)), worth, prices.per_ns)
+            after_ns = end_ns - alone_ns - now_ns - int(passing * (deadline_ns - end_ns))
+            cost = pressure.cost(alone_ns, max(0, after_ns))
+            surplus = worth - cost
+            answer.consider(Offer(table, None, end_ns, alone_ns, cost), worth, prices.per_ns)
         else:
             end_ns = max(end_ns, base_ns + table.backlog_ns + alone_ns)
         if can_join and spec.id in table.by_model:
-            joined = _join(view, table, pressure, spec, ticket, base_ns, prices.joins_up_to_ns(alone_ns))
+            joined = _join(view, table, pressure, spec, ticket, base_ns, prices.joins_up_to_ns(alone_ns), now_ns)
             if joined is not None:
                 answer.consider(joined, worth, prices.per_ns)
+                surplus = max(surplus, worth - joined.cost)
                 is_open = True
-        (open_at if is_open else shut_at).append((name, deadline_ns - now_ns - alone_ns))
+        answer.is_feasible = answer.is_feasible or is_open
+        slack_ns = deadline_ns - now_ns - alone_ns
+        answer.bids.append(Bid(executor=name, slack_ns=slack_ns, run_ns=alone_ns, surplus=max(0.0, surplus)))
         answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
-    answer.is_feasible = bool(open_at)
-    answer.is_shut_out = is_shut_out and bool(shut_at)
-    if len(open_at) <= 1:
-        answer.critical = [Critical(executor=name, slack_ns=slack_ns) for name, slack_ns in open_at or shut_at]
+    answer.is_shut_out = is_shut_out and bool(answer.bids)
     return answer
 
 
 def _join(
-    view: View, table: Timetable, pressure: Pressure, spec: ModelSpec, ticket: Ticket, base_ns: int, added_max_ns: int
+    view: View,
+    table: Timetable,
+    pressure: Pressure,
+    spec: ModelSpec,
+    ticket: Ticket,
+    base_ns: int,
+    added_max_ns: int,
+    now_ns: int,
 ) -> Offer | None:
     """The first planned batch that the request can join without harm to anyone promised."""
     request = ticket.request
@@ -151,7 +174,8 @@ def _join(
         place = table.position(slot)
         end_ns = base_ns + table.start_ns(place) + total_ns
         if end_ns <= request.deadline_ns and base_ns + added_ns <= table.room_ns(place):
-            cost = pressure.cost(total_ns) - pressure.cost(slot.cost_ns)
+            after_ns = end_ns - total_ns - now_ns
+            cost = pressure.cost(total_ns, after_ns) - pressure.cost(slot.cost_ns, after_ns)
             return Offer(table, slot, end_ns, max(1, added_ns), cost)
     return None
 

@@ -1,93 +1,180 @@
-"""What keeping an executor busy costs those who come next: the price of long runs beside tight deadlines.
+"""What an executor's time costs those who come next: a value for every state of its backlog, learned from the demand.
 
-A request with little slack is lost if every executor is in a run that ends too late for it. So for each
-executor it is learned how much is asked, and how urgently, that nobody else could answer in time: the worth of
-such *critical* requests per nanosecond, by their slack. A run of length C then costs
-the sum of `rate * (C - slack)` over those with less slack than C, and is made there only if it is worth more.
-An executor on which much depends thus comes to take short runs only, while the others take the long
-ones; which executor that is, and how short, follows from the demand. No clock, no I/O.
+An executor that will be busy for b nanoseconds is worth V(b) less than an idle one, because those whose slack is below
+b can no longer have it in time. Work of length C that starts after b then costs others V(b) - V(b + C), and is taken on
+there only if it is worth more. V follows from the *flows*: who asks, how often, with how much slack, for runs of
+what length, and how much of the worth depends on this very executor. Of a request that another one would
+answer as well nothing depends, of one for which no other has a place all does. So executors divide the
+work among them: where much depends on short and urgent runs, V falls steeply and long ones go elsewhere.
+
+V is the relative value of the average-reward decision process in which each arrival is taken if worth + V(b + C) > V(b)
+and idle time earns nothing (a few sweeps of value iteration per period, from where the last ended). Its slope for
+large b is the gain: what a nanosecond of that executor earns. V is concave, so urgent work costs most behind a
+backlog. The process takes turns in order of arrival, which overstates how far queued work is in the way of the
+urgent; a scheduler that knows better says how much of the backlog is. No clock, no I/O.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from math import frexp, inf
 
-from slotwise.facts.units import MS, S
+import numpy as np
+from numpy.typing import NDArray
+
+from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
+
+Floats = NDArray[np.float64]
+FlowKey = tuple[int, int, int]
+"""Flows are told apart by the magnitudes of slack, run and worth; within one their means count."""
 
 
 @value
 class ReserveSettings:
-    """`memory_ns` is how far back critical requests count; costs are worked out anew every `period_ns`.
+    """`memory_ns` is how far back requests count; values are worked out anew every `period_ns`, sooner at first.
 
-    Slacks above `slack_max_ns` never count: no run is that long. Zero turns reserving off. Below 1, `others_share`
-    lets executors differ in their reserve: better where a few models are tight, worse where all are.
+    Slacks above `slack_max_ns` never count: such requests can wait. Zero turns reserving off. Where there is one
+    executor only, nor do slacks above `slack_runs_alone` of the longest run. Of a request that nobody has a place
+    for, the executor with the steepest value bears all the loss, and the others together `others_share` of it: less
+    lets executors differ more, which helps where few models are tight and hurts where all are.
     """
 
     memory_ns: int = 2 * S
     period_ns: int = S // 20
+    period_ns_min: int = S // 200
     slack_max_ns: int = 1_000 * MS
-    others_share: float = 1.0
+    slack_runs_alone: float = 2.0
+    others_share: float = 0.5
+    sweeps: int = 8
+    flows_max: int = 48
+    """Flows that count at one executor; those with the most work and worth do."""
 
 
-BUCKET_FIRST_NS = 100_000
-BUCKET_FACTOR = 1.5
-"""Slacks are told apart by such steps; within a step their mean counts."""
+BACKLOG_FIRST_NS = 50 * US
+BACKLOG_FACTOR = 1.2
+BACKLOGS = 64
+"""Backlogs at which the value is known: zero, and from the first on each a factor above the one before."""
+PART_MIN = 1 / 16
+"""Requests of which a smaller part depends on an executor do not count there."""
+CONTESTED = 0.95
+"""What depends on an executor counts so much less where another has a place too, at a price. Without it executors could
+hold one another's prices up: each takes what the others ask for a loss, and no more is anchored in what is lost.
+"""
+FADED = 1e-3
+"""A flow of which less than this share of one request is remembered is forgotten."""
 
 
 @value
-class Critical:
-    """An executor on which an answer in time depends, and how much slack the request has there."""
+class Bid:
+    """What an executor makes of a request: its slack there beyond its run, and worth less cost (0 without a place)."""
 
     executor: str
     slack_ns: int
+    run_ns: int
+    surplus: float
+
+
+class Flow:
+    """Requests alike that depend on an executor: their number per nanosecond and, times that, what they are like."""
+
+    __slots__ = ("count", "new", "new_run", "new_slack", "new_worth", "run", "slack", "worth")
+
+    def __init__(self) -> None:
+        self.count = self.slack = self.run = self.worth = 0.0
+        self.new = self.new_slack = self.new_run = self.new_worth = 0.0
+
+    def note(self, part: float, slack_ns: int, run_ns: int, worth: float) -> None:
+        """One more, counted as `part`."""
+        self.new += part
+        self.new_slack += part * slack_ns
+        self.new_run += part * run_ns
+        self.new_worth += part * worth
+
+    def settle(self, keep: float, per_ns: float) -> None:
+        """A period is over."""
+        self.count = keep * self.count + per_ns * self.new
+        self.slack = keep * self.slack + per_ns * self.new_slack
+        self.run = keep * self.run + per_ns * self.new_run
+        self.worth = keep * self.worth + per_ns * self.new_worth
+        self.new = self.new_slack = self.new_run = self.new_worth = 0.0
 
 
 class Pressure:
-    """Critical worth per nanosecond at one executor, by slack."""
+    """The flows at one executor and the value of its backlogs."""
 
-    __slots__ = ("_costs", "_edges_ns", "_new", "_new_slacks", "_rates", "_slacks", "_weighted")
+    __slots__ = ("_backlogs", "_backlogs_ns", "_flows", "_gain", "_slopes", "_steps_ns", "_values", "_values_list")
 
-    def __init__(self, edges_ns: list[int]) -> None:
-        count = len(edges_ns) + 1
-        self._edges_ns = edges_ns
-        self._new = [0.0] * count
-        self._new_slacks = [0.0] * count
-        self._rates = [0.0] * count
-        self._slacks = [0.0] * count
-        self._costs = [0.0] * (count + 1)
-        self._weighted = [0.0] * (count + 1)
+    def __init__(self, backlogs_ns: list[int]) -> None:
+        self._backlogs_ns = backlogs_ns
+        self._backlogs: Floats = np.array(backlogs_ns, dtype=np.float64)
+        self._steps_ns: Floats = np.diff(self._backlogs)
+        self._flows: dict[FlowKey, Flow] = {}
+        self._gain = 0.0
+        self._values: Floats = np.zeros(len(backlogs_ns))
+        self._values_list = [0.0] * len(backlogs_ns)
+        self._slopes = [0.0] * len(backlogs_ns)
 
-    def note(self, slack_ns: int, worth: float) -> None:
-        """A request that only this executor could answer in time came, whether it did or not."""
-        bucket = bisect_right(self._edges_ns, slack_ns)
-        self._new[bucket] += worth
-        self._new_slacks[bucket] += worth * slack_ns
-
-    def settle(self, period_ns: int, weight: float) -> None:
-        """A period is over: let it count with `weight`, and what was before with the rest."""
-        keep = 1.0 - weight
-        per_ns = weight / period_ns
-        self._rates = [keep * old + per_ns * new for old, new in zip(self._rates, self._new, strict=True)]
-        self._slacks = [keep * old + per_ns * new for old, new in zip(self._slacks, self._new_slacks, strict=True)]
-        self._new = [0.0] * len(self._new)
-        self._new_slacks = [0.0] * len(self._new)
-        self._costs = list(accumulate(self._rates, initial=0.0))
-        self._weighted = list(accumulate(self._slacks, initial=0.0))
-
-    def rate(self, slack_ns: int) -> float:
-        """Critical worth per nanosecond of those with about so much slack or less."""
-        return self._costs[bisect_right(self._edges_ns, slack_ns) + 1]
-
-    def cost(self, run_ns: int) -> float:
-        """What a run of that length is expected to cost others, in worth."""
-        if not self._costs[-1]:
+    def cost(self, run_ns: int, after_ns: int = 0) -> float:
+        """What others are expected to lose, in worth, by a run of that length behind such a backlog."""
+        if not self._gain:
             return 0.0
-        bucket = bisect_left(self._edges_ns, run_ns)
-        cost = self._costs[bucket] * run_ns - self._weighted[bucket]
-        return max(0.0, cost)
+        return max(0.0, self._value(after_ns) - self._value(after_ns + run_ns))
+
+    def note(self, part: float, slack_ns: int, run_ns: int, worth: float) -> None:
+        """A request came of which so much worth depends on this executor, whether it was answered or not."""
+        key = ((slack_ns * slack_ns).bit_length(), (run_ns * run_ns).bit_length(), frexp(worth)[1])
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = Flow()
+        flow.note(part, slack_ns, run_ns, worth)
+
+    def settle(self, period_ns: int, weight: float, slack_runs: float, settings: ReserveSettings) -> None:
+        """A period is over: let it count with `weight`, and what was before with the rest; work the values out anew.
+
+        Flows with more slack than `slack_runs` of the longest run are left out.
+        """
+        for flow in self._flows.values():
+            flow.settle(1.0 - weight, weight / period_ns)
+        for key in [key for key, flow in self._flows.items() if flow.count * settings.memory_ns < FADED]:
+            del self._flows[key]
+        longest_ns = max((flow.run / flow.count for flow in self._flows.values()), default=0.0)
+        tight = [flow for flow in self._flows.values() if flow.slack <= slack_runs * longest_ns * flow.count]
+        if not tight:
+            self._gain = 0.0
+            return
+        tight.sort(key=lambda flow: -flow.worth * flow.run / flow.count)
+        self._iterate(tight[: settings.flows_max], settings.sweeps)
+        self._values_list = self._values.tolist()
+        self._slopes = [*(np.diff(self._values) / self._steps_ns).tolist(), -self._gain]
+
+    def _value(self, backlog_ns: int) -> float:
+        at = bisect_right(self._backlogs_ns, backlog_ns) - 1
+        return self._values_list[at] + self._slopes[at] * (backlog_ns - self._backlogs_ns[at])
+
+    def _iterate(self, flows: list[Flow], sweeps: int) -> None:
+        """Sweeps of value iteration, each backlog with a time step of its own: the way to the one before it."""
+        counts = np.array([flow.count for flow in flows])[:, None]
+        worths = np.array([flow.worth for flow in flows])[:, None] / counts
+        slacks_ns = np.array([flow.slack for flow in flows])[:, None] / counts
+        runs_ns = np.array([flow.run for flow in flows])[:, None] / counts
+        backlogs_ns, steps_ns, values = self._backlogs, self._steps_ns, self._values
+        then_ns = np.minimum(backlogs_ns + runs_ns, backlogs_ns[-1])
+        at = np.minimum(np.searchsorted(backlogs_ns, then_ns, side="right") - 1, len(backlogs_ns) - 2)
+        part = (then_ns - backlogs_ns[at]) / steps_ns[at]
+        rates = counts * (backlogs_ns <= slacks_ns)
+        for _ in range(sweeps):
+            after = values[at]
+            after += part * (values[at + 1] - after)
+            after += worths
+            taken = rates * (after > values)
+            rate = taken.sum(axis=0)
+            earned = (taken * after).sum(axis=0)
+            self._gain = float(earned[0] - rate[0] * values[0])
+            fresh = (values[:-1] + steps_ns * (earned[1:] - self._gain)) / (1.0 + steps_ns * rate[1:])
+            values = np.concatenate(([0.0], fresh))
+        self._values = values
 
 
 class Reserve:
@@ -95,18 +182,15 @@ class Reserve:
 
     def __init__(self, settings: ReserveSettings) -> None:
         self._settings = settings
-        self._edges_ns = []
-        edge_ns = float(BUCKET_FIRST_NS)
-        while edge_ns < settings.slack_max_ns:
-            self._edges_ns.append(int(edge_ns))
-            edge_ns *= BUCKET_FACTOR
+        self._backlogs_ns = [0] + [int(BACKLOG_FIRST_NS * BACKLOG_FACTOR**step) for step in range(BACKLOGS - 1)]
         self._pressures: dict[str, Pressure] = {}
+        self._since_ns: int | None = None
         self._settled_ns = 0
         self._periods = 0
 
     def add(self, executor: str) -> None:
         """An executor is up."""
-        self._pressures.setdefault(executor, Pressure(self._edges_ns))
+        self._pressures.setdefault(executor, Pressure(self._backlogs_ns))
 
     def remove(self, executor: str) -> None:
         """An executor is gone."""
@@ -116,27 +200,40 @@ class Reserve:
         """The pressure on one executor."""
         return self._pressures[executor]
 
-    def note(self, critical: Sequence[Critical], worth: float) -> None:
-        """A request came that only one of these executors could answer in time, or none of them could.
-
-        Of several that are shut the one on which most depends already counts in full, because one open executor is
-        enough; the others count by `others_share`.
-        """
-        tight = [one for one in critical if 0 <= one.slack_ns < self._settings.slack_max_ns]
-        if not tight:
+    def note(self, bids: Sequence[Bid], worth: float) -> None:
+        """A request came: what of its worth depends on each executor that could run it, given what the others bid."""
+        first = second = 0.0
+        for bid in bids:
+            if bid.surplus > first:
+                first, second = bid.surplus, first
+            elif bid.surplus > second:
+                second = bid.surplus
+        if worth - second < worth * PART_MIN:
             return
-        blamed = max(tight, key=lambda one: self._pressures[one.executor].rate(one.slack_ns))
-        for one in tight:
-            part = 1.0 if one is blamed else self._settings.others_share
-            self._pressures[one.executor].note(one.slack_ns, worth * part)
+        blamed = self._steepest(bids) if bids and first <= 0.0 else None
+        for bid in bids:
+            other = second if bid.surplus == first else first
+            depends = worth - other if other <= 0.0 else CONTESTED * (worth - other)
+            if depends < worth * PART_MIN or not 0 <= bid.slack_ns < self._settings.slack_max_ns:
+                continue
+            part = 1.0 if blamed is None or bid is blamed else self._settings.others_share / (len(bids) - 1)
+            if part > 0.0:
+                self._pressures[bid.executor].note(part, bid.slack_ns, bid.run_ns, depends)
+
+    def _steepest(self, bids: Sequence[Bid]) -> Bid:
+        return max(bids, key=lambda bid: self._pressures[bid.executor].cost(bid.run_ns))
 
     def settle(self, now_ns: int) -> None:
-        """Work the costs out anew if a period is over."""
+        """Work the values out anew if a period is over. At first little is known, and periods are short."""
+        settings = self._settings
+        if self._since_ns is None:
+            self._since_ns = self._settled_ns = now_ns
         past_ns = now_ns - self._settled_ns
-        if past_ns < self._settings.period_ns:
+        if past_ns < min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 4)):
             return
         self._settled_ns = now_ns
         self._periods += 1
-        weight = max(min(1.0, past_ns / self._settings.memory_ns), 1.0 / self._periods)
+        weight = max(min(1.0, past_ns / settings.memory_ns), min(1.0, past_ns / max(1, now_ns - self._since_ns)))
+        slack_runs = settings.slack_runs_alone if len(self._pressures) == 1 else inf
         for pressure in self._pressures.values():
-            pressure.settle(past_ns, weight)
+            pressure.settle(past_ns, weight, slack_runs, settings)

@@ -56,7 +56,9 @@ class SlotwiseSettings:
     prompt_share: float = 0.25
     """In a burst, those who would be answered within this share of their allowance are served beyond their share."""
     headroom: float = 0.5
-    """How long the backlog may be for a kind that is served in part only, beside the time to its deadline."""
+    """How long the backlog may be for a kind that is served in part only, beside its slack."""
+    take_over: float = 0.5
+    """What of the price of time an idle executor saves where it takes work over, beside what it costs others there."""
     no_executor_retry_ns: int = 500 * MS
     """When to come again where no executor can hold the model."""
     retry_ns_min: int = 1 * MS
@@ -97,18 +99,17 @@ class Slotwise:
         answer = self._find(spec, ticket, now_ns)
         if self._auction.is_open(now_ns):
             return self._admit(spec, ticket, answer, now_ns)
+        self._reserve.note(answer.bids, kind.worth)
         is_served = kind.take_credit()
         if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
             has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
             if not is_served or not has_room:
                 return self._refuse_overloaded(answer)
-        if answer.critical:
-            self._reserve.note(answer.critical, kind.worth)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit()
             self._demand.note_placed(kind, answer.best.added_ns if answer.best is not None else round(kind.cost_ns))
-        elif answer.is_shut_out:
+        elif answer.is_shut_out or answer.is_feasible:
             self._demand.note_unplaced(kind)
         return refusal
 
@@ -263,8 +264,8 @@ class Slotwise:
     def _has_headroom(self, offer: offers.Offer, ticket: Ticket, now_ns: int) -> bool:
         """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
         free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
-        backlog_ns = free_ns - now_ns + offer.table.backlog_ns + offer.added_ns
-        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns)
+        backlog_ns = free_ns - now_ns + offer.table.backlog_ns
+        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
 
     # Scarce memory
 
@@ -371,6 +372,7 @@ class Slotwise:
     def _take_over(self, executor: ExecutorView, base_ns: int, now_ns: int) -> Run | None:
         """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
         mine = self._reserve.at(executor.name)
+        per_ns = self._demand.price_per_ns
         busy = [table for table in self._promises.tables.values() if table.slots]
         if len(busy) > 1:
             busy.sort(key=lambda table: -table.backlog_ns)
@@ -378,11 +380,13 @@ class Slotwise:
             owner_ns = self._view.executors[table.executor].free_ns(now_ns)
             theirs = self._reserve.at(table.executor)
             for place, slot in enumerate(table.slots):
-                is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns + slot.cost_ns <= slot.deadline_ns
+                is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns < slot.deadline_ns
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
-                saved = theirs.cost(slot.cost_ns) + self._demand.price_per_ns * slot.cost_ns
-                if mine.cost(slot.cost_ns) <= saved:
+                run_ns = self._view.estimates.run_ns(executor.name, slot.spec, slot.rows, slot.work)
+                more = self._settings.take_over * per_ns * slot.cost_ns if per_ns else offers.TRIFLE * slot.worth()
+                is_worth_it = mine.cost(run_ns) <= theirs.cost(slot.cost_ns) + more
+                if is_worth_it and base_ns + run_ns <= slot.deadline_ns:
                     return self._run(executor, table, slot)
         return None
 
