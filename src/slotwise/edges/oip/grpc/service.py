@@ -1,0 +1,175 @@
+"""The service: every method of the protocol, answered by the server behind the door.
+
+Requests stay bytes until they are in here, so that what is no message is told as any other error is. A stream has
+many requests under way at once and answers each when its answer is there; where one ends, the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import cast
+
+import grpc
+
+from slotwise.edges.oip.grpc import inference_pb2 as pb
+from slotwise.edges.oip.grpc.errors import CallError, error_of, unavailable
+from slotwise.edges.oip.grpc.limits import GrpcLimits
+from slotwise.edges.oip.grpc.messages import FINAL_ASKED, FINAL_TOLD, answer_of, parse, question_of
+from slotwise.edges.oip.grpc.pages import CALLS, NOT_SERVED, Call, page_of, reply_of
+from slotwise.edges.oip.grpc.upstream import Upstream
+from slotwise.facts.types import Reason
+from slotwise.facts.units import US, S
+
+NAME = "inference.GRPCInferenceService"
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Answerer = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class Service:
+    """Answers calls until it is told to drain; then it ends what is under way and takes nothing new."""
+
+    def __init__(self, upstream: Upstream, limits: GrpcLimits) -> None:
+        self._upstream = upstream
+        self._limits = limits
+        self._under_way = 0
+        self._is_draining = False
+        self._readers: set[asyncio.Task[None]] = set()
+        """One for each stream that may bring more."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """All methods, for gRPC's server."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
+        methods = {name: unary(self._call(self._page_answerer(call))) for name, call in CALLS.items()}
+        methods |= {name: unary(self._call(_not_served(name, instead))) for name, instead in NOT_SERVED.items()}
+        methods["ModelInfer"] = unary(self._call(self._infer))
+        methods["ModelStreamInfer"] = stream(self._stream)
+        return grpc.method_handlers_generic_handler(NAME, methods)
+
+    async def drain(self, patience_s: float) -> None:
+        """Refuse new requests, and wait for those under way, no longer than that."""
+        self._is_draining = True
+        for reader in self._readers:
+            reader.cancel()
+        try:
+            await asyncio.wait_for(self._idle.wait(), patience_s)
+        except TimeoutError:
+            return  # what is still under way is cut off by the server's end
+
+    def _enter(self) -> None:
+        if self._is_draining:
+            raise self._no_more()
+        self._under_way += 1
+        self._idle.clear()
+
+    def _no_more(self) -> CallError:
+        return unavailable("the server is shutting down", self._limits.retry_after_ns, Reason.SHUTTING_DOWN.value)
+
+    def _leave(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
+    def _call(self, answer: Answerer) -> Answerer:
+        """One request, one answer or an error."""
+
+        async def call(raw: bytes, context: Context) -> bytes:
+            try:
+                self._enter()
+                try:
+                    return await answer(raw, context)
+                finally:
+                    self._leave()
+            except CallError as error:
+                await context.abort(error.status, error.message, error.metadata())
+
+        return call
+
+    def _page_answerer(self, call: Call) -> Answerer:
+        async def answer(raw: bytes, context: Context) -> bytes:
+            page, shown = page_of(call, raw), _authorization(context)
+            if page.body is None:
+                reply = await self._upstream.get(page.path, shown)
+            else:
+                reply = await self._upstream.post(page.path, page.body, shown)
+            return reply_of(call, reply).SerializeToString()
+
+        return answer
+
+    async def _infer(self, raw: bytes, context: Context) -> bytes:
+        answer = await self._answer(parse(pb.ModelInferRequest, raw), context)
+        return answer.SerializeToString()
+
+    async def _answer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        answer = await self._upstream.infer(question_of(request, _left_us(context)), _authorization(context))
+        if answer.status != HTTPStatus.OK:
+            raise error_of(answer.status, answer.body)
+        return answer_of(answer.body, answer.head_length)
+
+    async def _stream(self, _requests: object, context: Context) -> None:
+        """Read requests while there is room for them, each of which is a task of its own, and end when all are done."""
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(self._read(context, group))
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        if self._is_draining:
+            error = self._no_more()
+            await context.abort(error.status, error.message, error.metadata())
+
+    async def _read(self, context: Context, group: asyncio.TaskGroup) -> None:
+        permits = asyncio.Semaphore(self._limits.stream_requests_max)
+        writing = asyncio.Lock()
+        while not self._is_draining:
+            await permits.acquire()
+            raw = cast("bytes | object", await context.read())
+            if not isinstance(raw, bytes):
+                return  # the client has no more; gRPC says so with a value of its own
+            task = group.create_task(self._answer_on_stream(raw, context, writing))
+            task.add_done_callback(lambda _: permits.release())
+
+    async def _answer_on_stream(self, raw: bytes, context: Context, writing: asyncio.Lock) -> None:
+        reply = pb.ModelStreamInferResponse()
+        try:
+            self._enter()
+            try:
+                await self._put_answer(raw, context, reply)
+            finally:
+                self._leave()
+        except CallError as error:
+            reply.error_message = error.message
+        async with writing:
+            await context.write(reply.SerializeToString())
+
+    async def _put_answer(self, raw: bytes, context: Context, reply: pb.ModelStreamInferResponse) -> None:
+        request = parse(pb.ModelInferRequest, raw)
+        reply.infer_response.id = request.id
+        reply.infer_response.model_name = request.model_name
+        answer = await self._answer(request, context)
+        if FINAL_ASKED in request.parameters and request.parameters[FINAL_ASKED].bool_param:
+            answer.parameters[FINAL_TOLD].bool_param = True
+        reply.infer_response.CopyFrom(answer)
+
+
+def _left_us(context: Context) -> int | None:
+    """How long the client still waits, as it has told gRPC; None where it has not."""
+    left_s = cast("float | None", context.time_remaining())
+    return None if left_s is None else int(left_s * S // US)
+
+
+def _authorization(context: Context) -> str:
+    """What the client shows of its rights, which the server judges; empty where it shows nothing."""
+    for name, shown in context.invocation_metadata() or ():
+        if name == "authorization":
+            return shown if isinstance(shown, str) else shown.decode("latin-1")
+    return ""
+
+
+def _not_served(name: str, instead: str) -> Answerer:
+    async def refuse(_raw: bytes, _context: Context) -> bytes:
+        raise CallError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served: {instead}")
+
+    return refuse
