@@ -66,14 +66,16 @@ FADED = 1e-3
 """A flow of which less than this share of one request is remembered is forgotten."""
 
 
-@value
 class Bid:
     """What an executor makes of a request: its slack there beyond its run, and worth less cost (0 without a place)."""
 
-    executor: str
-    slack_ns: int
-    run_ns: int
-    surplus: float
+    __slots__ = ("executor", "run_ns", "slack_ns", "surplus")
+
+    def __init__(self, *, executor: str, slack_ns: int, run_ns: int, surplus: float) -> None:
+        self.executor = executor
+        self.slack_ns = slack_ns
+        self.run_ns = run_ns
+        self.surplus = surplus
 
 
 class Flow:
