@@ -83,3 +83,31 @@ def test_a_quantile_is_that_of_the_most_recent_samples() -> None:
         assert samples.quantile(0.0) == min(recent)
         assert samples.quantile(1.0) == max(recent)
         assert samples.quantile(0.5) == (sorted(recent)[(len(recent) - 1) // 2] + sorted(recent)[len(recent) // 2]) / 2
+
+
+TINY = ModelSpec(
+    id="tiny/1",
+    name="tiny",
+    version="1",
+    profile=Profile(rows=(1,), run_ns=(8_000,), load_ns=5 * MS, memory_bytes=1),
+    slo_ns=100 * MS,
+)
+
+
+def test_one_slow_first_run_of_a_tiny_model_says_nothing_of_others() -> None:
+    estimates = Estimates(EstimateSettings())
+    estimates.note_run("a", TINY, 1, 1.0, 76 * MS)
+    assert estimates.run_ns("a", SPEC, 1) < 11 * MS
+
+
+def test_no_first_run_makes_an_executor_look_slower_than_could_be() -> None:
+    assert learned(2_000).run_ns("a", SPEC, 8) <= 160 * MS
+
+
+def test_a_model_that_never_ran_is_tried_again_after_a_few_refusals_by_estimate() -> None:
+    estimates = learned(40, 40)
+    before_ns = estimates.run_ns("a", TINY, 1)
+    assert before_ns > 3 * 8_000
+    for _ in range(4):
+        estimates.doubt("a", TINY, 1)
+    assert estimates.run_ns("a", TINY, 1) == 8_000

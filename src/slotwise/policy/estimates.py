@@ -14,6 +14,7 @@ from collections import deque
 from typing import TypeVar
 
 from slotwise.facts.types import ModelSpec
+from slotwise.facts.units import MS
 from slotwise.facts.value import value
 
 K = TypeVar("K")
@@ -28,6 +29,10 @@ PATIENCE_MAX = 256
 """Refusals on the strength of estimates alone, per one that counts as a doubt, where doubts have proved wrong often."""
 RATIO_STEP_MAX = 1.5
 """How far one run may seem to be from a ratio: outliers are many."""
+RATIO_FIRST_MAX = 4.0
+"""How far the first run may set a ratio off: a slice may well be a few times slower, but hardly a hundred times."""
+TELLING_NS = 1 * MS
+"""A run shorter than this says less of other models the shorter it is: what disturbs it does not shrink with it."""
 
 
 @value
@@ -178,6 +183,9 @@ class Estimates:
         window = self._by_size.get((executor, spec.id, rows))
         if window is not None:
             window.doubt(spec.profile.expected_ns(rows))
+        elif (executor, spec.id) not in self._ratios:  # all that speaks against it are runs of other models
+            ratio = self._ratios.get((executor, ""), 1.0)
+            self._ratios[executor, ""] = max(min(1.0, ratio), ratio / RATIO_STEP_MAX)
         if executor in self._errors:
             self.note_error(executor, 0)
 
@@ -199,9 +207,10 @@ class Estimates:
         window.settle_doubts(took_ns / work, spec.profile.expected_ns(rows))
         window.add(took_ns / work)
         self._typical_ns[executor] = self._typical_ns.get(executor, took_ns) * (1 - LEARNING) + took_ns * LEARNING
-        ratio = took_ns / (spec.profile.expected_ns(rows) * work)
-        self._note_ratio((executor, spec.id), ratio)
-        self._note_ratio((executor, ""), ratio)
+        expected_ns = spec.profile.expected_ns(rows) * work
+        ratio = took_ns / expected_ns
+        self._note_ratio((executor, spec.id), ratio, 1.0)
+        self._note_ratio((executor, ""), ratio, min(1.0, expected_ns / TELLING_NS))
 
     def note_error(self, executor: str, late_ns: int) -> None:
         """Learn how far a batch's end was from its prediction; positive is late."""
@@ -229,13 +238,14 @@ class Estimates:
         for pair in [key for key in self._ratios if key[1] == model]:
             del self._ratios[pair]
 
-    def _note_ratio(self, key: tuple[str, str], ratio: float) -> None:
+    def _note_ratio(self, key: tuple[str, str], ratio: float, weight: float) -> None:
         known = self._ratios.get(key)
         if known is None:
-            self._ratios[key] = ratio
-            return
-        counted = min(max(ratio, known / RATIO_STEP_MAX), known * RATIO_STEP_MAX)
-        self._ratios[key] = known + (counted - known) * LEARNING
+            known, step_max, learning = 1.0, RATIO_FIRST_MAX, weight
+        else:
+            step_max, learning = RATIO_STEP_MAX, LEARNING * weight
+        counted = min(max(ratio, known / step_max), known * step_max)
+        self._ratios[key] = known + (counted - known) * learning
 
     def _window(self, windows: dict[K, Window], key: K) -> Window:
         window = windows.get(key)
