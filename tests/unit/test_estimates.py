@@ -104,10 +104,9 @@ def test_no_first_run_makes_an_executor_look_slower_than_could_be() -> None:
     assert learned(2_000).run_ns("a", SPEC, 8) <= 160 * MS
 
 
-def test_a_model_that_never_ran_is_tried_again_after_a_few_refusals_by_estimate() -> None:
+def test_refusals_by_the_runs_of_other_models_alone_wear_off() -> None:
     estimates = learned(40, 40)
-    before_ns = estimates.run_ns("a", TINY, 1)
-    assert before_ns > 3 * 8_000
-    for _ in range(4):
+    assert estimates.run_ns("a", TINY, 1) > 3 * 8_000
+    for _ in range(200):
         estimates.doubt("a", TINY, 1)
-    assert estimates.run_ns("a", TINY, 1) == 8_000
+    assert estimates.run_ns("a", TINY, 1) < 1.1 * 8_000

@@ -31,6 +31,8 @@ RATIO_STEP_MAX = 1.5
 """How far one run may seem to be from a ratio: outliers are many."""
 RATIO_FIRST_MAX = 4.0
 """How far the first run may set a ratio off: a slice may well be a few times slower, but hardly a hundred times."""
+DOUBT = 0.02
+"""What one refusal by the runs of other models alone takes off the ratio that spoke against it."""
 TELLING_NS = 1 * MS
 """A run shorter than this says less of other models the shorter it is: what disturbs it does not shrink with it."""
 
@@ -185,7 +187,7 @@ class Estimates:
             window.doubt(spec.profile.expected_ns(rows))
         elif (executor, spec.id) not in self._ratios:  # all that speaks against it are runs of other models
             ratio = self._ratios.get((executor, ""), 1.0)
-            self._ratios[executor, ""] = max(min(1.0, ratio), ratio / RATIO_STEP_MAX)
+            self._ratios[executor, ""] = ratio + min(0.0, 1.0 - ratio) * DOUBT
         if executor in self._errors:
             self.note_error(executor, 0)
 
