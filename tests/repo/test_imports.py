@@ -21,6 +21,7 @@ ROOTS = (
     # What tests and benchmarks hold the product against.
     "slotwise.oracle.bound",
     "slotwise.oracle.clairvoyant",
+    "slotwise.oracle.hindsight",
     "slotwise.sim.faults",
     "slotwise.workload.mixes",
 )

@@ -167,7 +167,7 @@ def test_stopping_a_long_run_without_hurry_lets_the_tight_ones_through() -> None
 @pytest.mark.parametrize("executors", [1, 4, 8])
 @pytest.mark.parametrize("multiples", ["2x", "mixed"])
 def test_slotwise_answers_no_fewer_than_the_others_on_any_number_of_executors(executors: int, multiples: str) -> None:
-    duration_s = 8.0 / executors
+    duration_s = 6.0 / executors
     ours = overloaded("slotwise", 2.0, multiples, executors, duration_s)
     others = [overloaded("bounded", 2.0, multiples, executors, duration_s, queue_max) for queue_max in (1, 4, 16)]
     assert ours >= max(*others, overloaded("clockwork", 2.0, multiples, executors, duration_s))

@@ -101,21 +101,19 @@ class Window:
         self.estimate_ns = 0.0
         self._misses = 0
         self.drifts = 0
-        self._doubts = 0
-        self._patience = 1
+        self._doubts, self._patience = 0, 1
 
-    def doubt(self, sample: float) -> None:
+    def doubt(self, expected: float) -> None:
         """Take in what was expected before, though it was not seen; more seldom the more often that proved wrong."""
         self._doubts += 1
         if self._doubts % self._patience == 0:
-            self.add(sample)
+            self.add(expected)
 
     def settle_doubts(self, sample: float, expected: float) -> None:
         """A run shows whether it was right to doubt: it was if the run took about what was expected before."""
         if self._doubts:
-            is_right = sample <= expected * (1 + self._settings.drift_ratio)
-            self._patience = 1 if is_right else min(PATIENCE_MAX, 2 * self._patience)
-            self._doubts = 0
+            is_wrong = sample > expected * (1 + self._settings.drift_ratio)
+            self._doubts, self._patience = 0, min(PATIENCE_MAX, 2 * self._patience) if is_wrong else 1
 
     def add(self, sample: float) -> None:
         """Take a sample in and estimate anew."""

@@ -16,16 +16,12 @@ from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
 PASSING_ALONE = 0.2
-"""How much of the slack left behind a place is room for those who come later and stand before it, so that this much
-of the backlog is not in their way. With several executors it is not counted: there the reserve takes each for
-freer than it is, and the two errors are about alike.
-"""
+"""The part of the slack behind a place that is room for those before it; of several executors it is left out, which
+makes up for that the reserve takes each for freer than it is."""
 
 
 TRIFLE = 0.05
-"""While there is time for all, a cost below this part of what is at stake is none: an executor that costs others a
-little less is not waited for.
-"""
+"""While there is time for all, a cost below this part of what is at stake is none: nobody waits to save it."""
 
 
 class Offer:

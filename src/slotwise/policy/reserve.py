@@ -8,10 +8,9 @@ answer as well nothing depends, of one for which no other has a place all does. 
 work among them: where much depends on short and urgent runs, V falls steeply and long ones go elsewhere.
 
 V is the relative value of the average-reward decision process in which each arrival is taken if worth + V(b + C) > V(b)
-and idle time earns nothing (a few sweeps of value iteration per period, from where the last ended). Its slope for
-large b is the gain: what a nanosecond of that executor earns. V is concave, so urgent work costs most behind a
-backlog. The process takes turns in order of arrival, which overstates how far queued work is in the way of the
-urgent; a scheduler that knows better says how much of the backlog is. No clock, no I/O.
+(a few sweeps of value iteration per period, from where the last ended). Its slope for large b is the gain: what a
+nanosecond of that executor earns. V is concave, so work costs most behind a backlog. The process takes turns in
+order of arrival, which overstates how far queued work is in the way of the urgent. No clock, no I/O.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from slotwise.facts.value import value
 Floats = NDArray[np.float64]
 FlowKey = tuple[int, int, int]
 """Flows are told apart by the magnitudes of slack, run and worth; within one their means count."""
+Flow = list[float]
+"""Of requests alike: how many a nanosecond, and that times their slack, run and worth."""
 
 
 @value
@@ -59,9 +60,7 @@ BACKLOGS = 64
 PART_MIN = 1 / 16
 """Requests of which a smaller part depends on an executor do not count there."""
 CONTESTED = 0.95
-"""What depends on an executor counts so much less where another has a place too, at a price. Without it executors could
-hold one another's prices up: each takes what the others ask for a loss, and no more is anchored in what is lost.
-"""
+"""What counts where another has a place too, at a price: with all of it executors could hold up each other's prices."""
 FADED = 1e-3
 """A flow of which less than this share of one request is remembered is forgotten."""
 
@@ -78,41 +77,27 @@ class Bid:
         self.surplus = surplus
 
 
-class Flow:
-    """Requests alike that depend on an executor: their number per nanosecond and, times that, what they are like."""
-
-    __slots__ = ("count", "new", "new_run", "new_slack", "new_worth", "run", "slack", "worth")
-
-    def __init__(self) -> None:
-        self.count = self.slack = self.run = self.worth = 0.0
-        self.new = self.new_slack = self.new_run = self.new_worth = 0.0
-
-    def note(self, part: float, slack_ns: int, run_ns: int, worth: float) -> None:
-        """One more, counted as `part`."""
-        self.new += part
-        self.new_slack += part * slack_ns
-        self.new_run += part * run_ns
-        self.new_worth += part * worth
-
-    def settle(self, keep: float, per_ns: float) -> None:
-        """A period is over."""
-        self.count = keep * self.count + per_ns * self.new
-        self.slack = keep * self.slack + per_ns * self.new_slack
-        self.run = keep * self.run + per_ns * self.new_run
-        self.worth = keep * self.worth + per_ns * self.new_worth
-        self.new = self.new_slack = self.new_run = self.new_worth = 0.0
-
-
 class Pressure:
     """The flows at one executor and the value of its backlogs."""
 
-    __slots__ = ("_backlogs", "_backlogs_ns", "_flows", "_gain", "_slopes", "_steps_ns", "_values", "_values_list")
+    __slots__ = (
+        "_backlogs",
+        "_backlogs_ns",
+        "_flows",
+        "_gain",
+        "_new",
+        "_slopes",
+        "_steps_ns",
+        "_values",
+        "_values_list",
+    )
 
     def __init__(self, backlogs_ns: list[int]) -> None:
         self._backlogs_ns = backlogs_ns
         self._backlogs: Floats = np.array(backlogs_ns, dtype=np.float64)
         self._steps_ns: Floats = np.diff(self._backlogs)
         self._flows: dict[FlowKey, Flow] = {}
+        self._new: dict[FlowKey, Flow] = {}
         self._gain = 0.0
         self._values: Floats = np.zeros(len(backlogs_ns))
         self._values_list = [0.0] * len(backlogs_ns)
@@ -127,26 +112,26 @@ class Pressure:
     def note(self, part: float, slack_ns: int, run_ns: int, worth: float) -> None:
         """A request came of which so much worth depends on this executor, whether it was answered or not."""
         key = ((slack_ns * slack_ns).bit_length(), (run_ns * run_ns).bit_length(), frexp(worth)[1])
-        flow = self._flows.get(key)
-        if flow is None:
-            flow = self._flows[key] = Flow()
-        flow.note(part, slack_ns, run_ns, worth)
+        self._flows.setdefault(key, [0.0] * 4)
+        sums = self._new.setdefault(key, [0.0] * 4)
+        for place, amount in enumerate((1, slack_ns, run_ns, worth)):
+            sums[place] += part * amount
 
     def settle(self, period_ns: int, weight: float, slack_runs: float, settings: ReserveSettings) -> None:
-        """A period is over: let it count with `weight`, and what was before with the rest; work the values out anew.
-
-        Flows with more slack than `slack_runs` of the longest run are left out.
-        """
-        for flow in self._flows.values():
-            flow.settle(1.0 - weight, weight / period_ns)
-        for key in [key for key, flow in self._flows.items() if flow.count * settings.memory_ns < FADED]:
-            del self._flows[key]
-        longest_ns = max((flow.run / flow.count for flow in self._flows.values()), default=0.0)
-        tight = [flow for flow in self._flows.values() if flow.slack <= slack_runs * longest_ns * flow.count]
+        """A period is over, which counts with `weight`. Slacks above `slack_runs` of the longest run are no matter."""
+        keep, per_ns, nothing = 1.0 - weight, weight / period_ns, [0.0] * 4
+        for key, old in list(self._flows.items()):
+            new = self._new.get(key, nothing)
+            self._flows[key] = [keep * was + per_ns * more for was, more in zip(old, new, strict=True)]
+            if self._flows[key][0] * settings.memory_ns < FADED:
+                del self._flows[key]
+        self._new = {}
+        longest_ns = max((run / count for count, _, run, _ in self._flows.values()), default=0.0)
+        tight = [flow for flow in self._flows.values() if flow[1] <= slack_runs * longest_ns * flow[0]]
         if not tight:
             self._gain = 0.0
             return
-        tight.sort(key=lambda flow: -flow.worth * flow.run / flow.count)
+        tight.sort(key=lambda flow: -flow[3] * flow[2] / flow[0])
         self._iterate(tight[: settings.flows_max], settings.sweeps)
         self._values_list = self._values.tolist()
         self._slopes = [*(np.diff(self._values) / self._steps_ns).tolist(), -self._gain]
@@ -157,10 +142,8 @@ class Pressure:
 
     def _iterate(self, flows: list[Flow], sweeps: int) -> None:
         """Sweeps of value iteration, each backlog with a time step of its own: the way to the one before it."""
-        counts = np.array([flow.count for flow in flows])[:, None]
-        worths = np.array([flow.worth for flow in flows])[:, None] / counts
-        slacks_ns = np.array([flow.slack for flow in flows])[:, None] / counts
-        runs_ns = np.array([flow.run for flow in flows])[:, None] / counts
+        counts, slacks_ns, runs_ns, worths = np.array(flows).T[:, :, None]
+        slacks_ns, runs_ns, worths = slacks_ns / counts, runs_ns / counts, worths / counts
         backlogs_ns, steps_ns, values = self._backlogs, self._steps_ns, self._values
         then_ns = np.minimum(backlogs_ns + runs_ns, backlogs_ns[-1])
         at = np.minimum(np.searchsorted(backlogs_ns, then_ns, side="right") - 1, len(backlogs_ns) - 2)
@@ -188,7 +171,6 @@ class Reserve:
         self._pressures: dict[str, Pressure] = {}
         self._since_ns: int | None = None
         self._settled_ns = 0
-        self._periods = 0
 
     def add(self, executor: str) -> None:
         """An executor is up."""
@@ -204,26 +186,18 @@ class Reserve:
 
     def note(self, bids: Sequence[Bid], worth: float) -> None:
         """A request came: what of its worth depends on each executor that could run it, given what the others bid."""
-        first = second = 0.0
-        for bid in bids:
-            if bid.surplus > first:
-                first, second = bid.surplus, first
-            elif bid.surplus > second:
-                second = bid.surplus
+        first, second, *_ = sorted([0.0, 0.0, *[bid.surplus for bid in bids]], reverse=True)
         if worth - second < worth * PART_MIN:
             return
-        blamed = self._steepest(bids) if bids and first <= 0.0 else None
-        for bid in bids:
+        able = [bid for bid in bids if 0 <= bid.slack_ns < self._settings.slack_max_ns]
+        is_lost = first <= 0.0 and len(able) > 1
+        blamed = max(able, key=lambda bid: self._pressures[bid.executor].cost(bid.run_ns)) if is_lost else None
+        for bid in able:
             other = second if bid.surplus == first else first
             depends = worth - other if other <= 0.0 else CONTESTED * (worth - other)
-            if depends < worth * PART_MIN or not 0 <= bid.slack_ns < self._settings.slack_max_ns:
-                continue
-            part = 1.0 if blamed is None or bid is blamed else self._settings.others_share / (len(bids) - 1)
-            if part > 0.0:
+            part = 1.0 if blamed is None or bid is blamed else self._settings.others_share / (len(able) - 1)
+            if depends >= worth * PART_MIN and part > 0.0:
                 self._pressures[bid.executor].note(part, bid.slack_ns, bid.run_ns, depends)
-
-    def _steepest(self, bids: Sequence[Bid]) -> Bid:
-        return max(bids, key=lambda bid: self._pressures[bid.executor].cost(bid.run_ns))
 
     def settle(self, now_ns: int) -> None:
         """Work the values out anew if a period is over. At first little is known, and periods are short."""
@@ -234,8 +208,7 @@ class Reserve:
         if past_ns < min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 4)):
             return
         self._settled_ns = now_ns
-        self._periods += 1
-        weight = max(min(1.0, past_ns / settings.memory_ns), min(1.0, past_ns / max(1, now_ns - self._since_ns)))
+        weight = min(1.0, past_ns / min(settings.memory_ns, now_ns - self._since_ns))
         slack_runs = settings.slack_runs_alone if len(self._pressures) == 1 else inf
         for pressure in self._pressures.values():
             pressure.settle(past_ns, weight, slack_runs, settings)
