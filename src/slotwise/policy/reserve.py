@@ -16,6 +16,7 @@ order of arrival, which overstates how far queued work is in the way of the urge
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from math import frexp, inf
 
@@ -43,8 +44,10 @@ class ReserveSettings:
     """
 
     memory_ns: int = 2 * S
-    period_ns: int = S // 20
+    period_ns: int = S // 5
     period_ns_min: int = S // 200
+    executors_per_period: int = 2
+    """The period grows by itself for each so many executors, so that the work stays small beside the requests'."""
     slack_max_ns: int = 1_000 * MS
     slack_runs_alone: float = 2.0
     others_share: float = 0.5
@@ -169,16 +172,19 @@ class Reserve:
         self._settings = settings
         self._backlogs_ns = [0] + [int(BACKLOG_FIRST_NS * BACKLOG_FACTOR**step) for step in range(BACKLOGS - 1)]
         self._pressures: dict[str, Pressure] = {}
+        self._turns: deque[tuple[str, int]] = deque()
+        """Whose values are worked out anew next, and since when theirs have stood."""
         self._since_ns: int | None = None
-        self._settled_ns = 0
 
     def add(self, executor: str) -> None:
         """An executor is up."""
-        self._pressures.setdefault(executor, Pressure(self._backlogs_ns))
+        self._pressures[executor] = Pressure(self._backlogs_ns)
+        self._turns.append((executor, 0))
 
     def remove(self, executor: str) -> None:
         """An executor is gone."""
-        self._pressures.pop(executor, None)
+        if self._pressures.pop(executor, None) is not None:
+            self._turns = deque(turn for turn in self._turns if turn[0] != executor)
 
     def at(self, executor: str) -> Pressure:
         """The pressure on one executor."""
@@ -200,15 +206,20 @@ class Reserve:
                 self._pressures[bid.executor].note(part, bid.slack_ns, bid.run_ns, depends)
 
     def settle(self, now_ns: int) -> None:
-        """Work the values out anew if a period is over. At first little is known, and periods are short."""
-        settings = self._settings
+        """Work one executor's values out anew, if its period is over; periods are short while little is known."""
+        settings, count = self._settings, len(self._pressures)
         if self._since_ns is None:
-            self._since_ns = self._settled_ns = now_ns
-        past_ns = now_ns - self._settled_ns
-        if past_ns < min(settings.period_ns, max(settings.period_ns_min, (now_ns - self._since_ns) // 4)):
+            self._since_ns = now_ns
+        if not count:
             return
-        self._settled_ns = now_ns
-        weight = min(1.0, past_ns / min(settings.memory_ns, now_ns - self._since_ns))
-        slack_runs = settings.slack_runs_alone if len(self._pressures) == 1 else inf
-        for pressure in self._pressures.values():
-            pressure.settle(past_ns, weight, slack_runs, settings)
+        executor, since_ns = self._turns[0]
+        past_ns = now_ns - max(since_ns, self._since_ns)
+        known_ns = now_ns - self._since_ns
+        period_ns = settings.period_ns * max(1, count // settings.executors_per_period)
+        if past_ns < min(period_ns, max(settings.period_ns_min, known_ns // 4)):
+            return
+        self._turns.rotate(-1)
+        self._turns[-1] = (executor, now_ns)
+        weight = min(1.0, past_ns / min(settings.memory_ns, known_ns))
+        slack_runs = settings.slack_runs_alone if count == 1 else inf
+        self._pressures[executor].settle(past_ns, weight, slack_runs, settings)
