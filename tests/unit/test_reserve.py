@@ -14,7 +14,7 @@ def learned(*asked: tuple[int, int, int], executors: int = 1, settings: ReserveS
     names = [f"e{i}" for i in range(executors)]
     for name in names:
         reserve.add(name)
-    for now_ns in range(0, 2 * S, MS):
+    for now_ns in range(0, 8 * S, MS):
         for gap_ns, slack_ns, run_ns in asked:
             if now_ns % gap_ns == 0:
                 reserve.note(shut(names, slack_ns, run_ns), 1.0)
@@ -98,7 +98,7 @@ def test_costs_are_the_same_in_any_unit_of_time(factor: int) -> None:
     settings = ReserveSettings(memory_ns=2 * S * factor, period_ns=S // 20 * factor, slack_max_ns=S * factor)
     reserve = Reserve(settings)
     reserve.add("e0")
-    for now_ns in range(0, 2 * S, MS):
+    for now_ns in range(0, 8 * S, MS):
         if now_ns % (2 * MS) == 0:
             reserve.note(shut(["e0"], MS * factor, MS * factor), 1.0)
         reserve.settle(now_ns * factor)
