@@ -19,7 +19,7 @@ MODEL = {
     "profile": {"rows": [1], "run_ns": [RUN_MS * 1_000_000], "load_ns": 1_000_000, "memory_bytes": 1_000_000},
 }
 SETTINGS = "slo_ms = 30000\nbatch_max = 1\n"
-CONFIG = 'repository = "{folder}/models"\ncache = "{folder}/profiles"\nhttp_port = 0\nmemory_mib = 256\n'
+CONFIG = 'repository = "{folder}/models"\ncache = "{folder}/profiles"\nhttp_port = 0\ngrpc = false\nmemory_mib = 256\n'
 WAIT_S_MAX = 60.0
 
 

@@ -67,7 +67,9 @@ def serve(repository: Path, folder: Path, settings: Mapping[str, object]) -> Ite
     """Serve a repository with these settings of `slotwise.config.Config`; `folder` keeps what is written."""
     config = folder / "server.toml"
     config.write_text(
-        _toml({"repository": str(repository), "http_port": 0, "cache": str(folder / "cache"), **settings})
+        _toml(
+            {"repository": str(repository), "http_port": 0, "grpc": False, "cache": str(folder / "cache"), **settings}
+        )
     )
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(

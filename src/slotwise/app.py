@@ -7,33 +7,55 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
+import itertools
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from slotwise import __version__
-from slotwise.config import MIB, Config, ConfigError, cache_folder, machine_bytes, memory_bytes, printed
+from slotwise.config import (
+    MIB,
+    Config,
+    ConfigError,
+    cache_folder,
+    check_address,
+    check_memory,
+    memory_bytes,
+    printed,
+    serves_grpc,
+)
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.logs.files import has_parquet
+from slotwise.edges.logs.settings import Logs
+from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
+from slotwise.edges.oip.access import read_grants
+from slotwise.edges.oip.grpc.keeper import DoorKeeper, DoorStatus
+from slotwise.edges.oip.grpc.limits import DoorSettings
 from slotwise.edges.oip.http import HttpDoor
+from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics
 from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.pages import json_page, text_page
 from slotwise.edges.oip.tls import Tls, check_tls
 from slotwise.edges.repository.registry import Progress, Registry
 from slotwise.edges.slices import cores as core_slices
 from slotwise.edges.store.files import SharedArena
+from slotwise.edges.traces.recorder import TraceRecorder, has_library, otlp
+from slotwise.edges.traces.settings import Traces
 from slotwise.engine.clock import RealClock
+from slotwise.engine.fronts import Fronts
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
 from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
 from slotwise.engine.statistics import Statistics
 from slotwise.facts.events import Event
+from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import ModelSpec, TensorSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
@@ -61,12 +83,16 @@ class SystemStatus:
     policy: str
     loop: LoopStatistics
     executors: tuple[ExecutorStatistics, ...]
+    grpc: DoorStatus | None
     resident: dict[str, tuple[str, ...]]
     """Models ready or on their way, by executor."""
     memory_bytes: dict[str, int]
     """What each process takes of the machine's memory (PSS); this one is `front`."""
     clock_offset_ns: int
     """What the engine's clock, which the journal is written in, is ahead of the machine's monotonic one."""
+    logs: tuple[LogUse, ...] = ()
+    local: LocalStatistics | None = None
+    """The local channel and who uses it, where there is one."""
 
 
 class LiveSystem:
@@ -79,8 +105,8 @@ class LiveSystem:
         if tls is not None:
             check_tls(tls)
         executors = slices(config)
-        _check_memory(config)
-        _check_address(config)
+        check_memory(config)
+        check_address(config)
         self.controller = build_controller(config.policy, settings=config.policy_settings, limits=config.controller)
         self.arena = SharedArena(config.arena_mib * MIB)
         self.registry = Registry(
@@ -93,6 +119,7 @@ class LiveSystem:
             progress=progress,
         )
         self._clock = clock = RealClock(asyncio.get_running_loop())
+        self._started_ns = clock.now_ns()
         self.fleet = ProcessFleet(
             slices=executors,
             post=self._post,
@@ -102,27 +129,18 @@ class LiveSystem:
             limits=config.fleet,
         )
         self.statistics = Statistics()
-        self.door = HttpDoor(
-            models=self.registry,
-            arena=self.arena,
-            outputs=self.fleet,
-            post=self._post,
-            clock=clock,
-            statistics=self.statistics,
-            identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - clock.now_ns()),
-            limits=config.door,
-            late_answers=config.late_answers,
-            tls=tls,
-            more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
-        )
+        request_ids = itertools.count(1)
+        self.door = self._make_door(tls, request_ids)
+        self.local = self._make_local(request_ids) if config.local_socket else None
         self._journal_file = _journal_file(config)
-        journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
+        self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
+        self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=self.door,
-            recorders=[self.statistics, *journals, *recorders],
+            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
+            recorders=[*self._recorders(), *recorders],
             on_failure=self._fail,
         )
         self.failure: Exception | None = None
@@ -130,17 +148,28 @@ class LiveSystem:
         self.stopped = asyncio.Event()
         """Set by whoever wants the server to be closed, and by a failure."""
         self._watching: asyncio.Task[None] | None = None
+        self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
         self.http_port = 0
 
     async def start(self) -> None:
-        """Bring everything up; the door opens last, when every model has been looked at. Raises FleetError."""
+        """Bring everything up; the doors open last, when every model has been looked at.
+
+        Raises FleetError or GrpcDoorError.
+        """
         await self.fleet.start()
         await self.registry.open()
         await self._settle()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        self.http_port = await self.door.start(self.config.host, self.config.http_port)
+        if self.local is not None:
+            self.local.start(self.config.local_socket)
+        upstream = self.grpc.upstream if self.grpc is not None else ""
+        self.http_port = await self.door.start(
+            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
+        )
+        if self.grpc is not None:
+            await self.grpc.start()
         if self.config.watch_s:
             self._watching = asyncio.create_task(self.registry.watch(self.config.watch_s))
             self._watching.add_done_callback(self._watch_ended)
@@ -150,11 +179,26 @@ class LiveSystem:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        await self.door.stop(self.config.drain_s if self.failure is None else 0.0)
+        patience_s = self.config.drain_s if self.failure is None else 0.0
+        doors = [self.door.stop(patience_s)]
+        if self.local is not None:
+            doors.append(self.local.stop(patience_s))
+        if self.grpc is not None:
+            doors.append(self.grpc.stop())
+        await asyncio.gather(*doors)
         await self.fleet.close()
         self.arena.close()
         if self._journal_file is not None:
             self._journal_file.close()
+        for keeper in (self._logs, self._traces):
+            if keeper is not None:
+                await asyncio.to_thread(keeper.close)
+
+    async def reload(self) -> None:
+        """Read the file of tokens and what has changed in the repository. Raises AccessError or ModelError."""
+        if self.config.tokens:
+            self.door.access.replace(read_grants(Path(self.config.tokens)))
+        await self.registry.poll()
 
     async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
         """Let the fleet try a model in a process of its own. Raises ModelError."""
@@ -172,10 +216,18 @@ class LiveSystem:
             policy=self.config.policy,
             loop=self.engine.statistics(),
             executors=self.fleet.statistics().executors,
+            grpc=self.grpc.status() if self.grpc is not None else None,
             resident={name: executor.residency.models() for name, executor in executors.items()},
             memory_bytes=self.fleet.memory_bytes(),
             clock_offset_ns=self._clock.offset_ns,
+            logs=self.log_uses(),
+            local=self.local.statistics() if self.local is not None else None,
         )
+
+    def log_uses(self) -> tuple[LogUse, ...]:
+        """What has become of the rows of logs, and of traces."""
+        logs = self._logs.statistics() if self._logs is not None else ()
+        return logs if self._traces is None else (*logs, self._traces.statistics())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """A scrape, and its content type. What processes take is read in a thread, since the kernel counts pages."""
@@ -184,6 +236,7 @@ class LiveSystem:
 
     def _snapshot(self, memory: Mapping[str, int]) -> prometheus.Snapshot:
         door, loop, views = self.door.statistics(), self.engine.statistics(), self.controller.view.executors
+        local = self.local.statistics() if self.local is not None else None
         return prometheus.Snapshot(
             policy=self.config.policy,
             version=__version__,
@@ -202,11 +255,57 @@ class LiveSystem:
             ],
             turns=loop.turns,
             lag=loop.lag,
+            uptime_ns=self._clock.now_ns() - self._started_ns,
+            logs=self.log_uses(),
             front_memory_bytes=memory.get("front"),
-            requests_in_flight=door.requests_in_flight,
+            requests_in_flight=door.requests_in_flight + (local.requests_in_flight if local is not None else 0),
             connections=door.connections,
             replies=door.replies,
+            local_clients=len(local.clients) if local is not None else None,
+            local_replies=local.replies if local is not None else None,
         )
+
+    def _make_door(self, tls: Tls | None, request_ids: Iterator[int]) -> HttpDoor:
+        return HttpDoor(
+            models=self.registry,
+            arena=self.arena,
+            outputs=self.fleet,
+            post=self._post,
+            clock=self._clock,
+            statistics=self.statistics,
+            identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - self._clock.now_ns()),
+            limits=self.config.door,
+            request_ids=request_ids,
+            late_answers=self.config.late_answers,
+            tls=tls,
+            grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
+            more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
+        )
+
+    def _make_local(self, request_ids: Iterator[int]) -> LocalDoor:
+        return LocalDoor(
+            models=self.registry,
+            arena=self.arena,
+            outputs=self.fleet,
+            memories=self.fleet,
+            lend=SharedArena,
+            post=self._post,
+            clock=self._clock,
+            limits=self.config.local,
+            bounds=self.config.door.bounds(),
+            request_ids=request_ids,
+            server=f"slotwise {__version__}",
+            late_answers=self.config.late_answers,
+        )
+
+    def _recorders(self) -> Iterator[Recorder]:
+        yield self.statistics
+        if self._journal_file is not None:
+            yield Journal(self._journal_file, journal_header(self.config))
+        if self._logs is not None:
+            yield self._logs
+        if self._traces is not None:
+            yield self._traces
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -251,7 +350,18 @@ class ModelReport(msgspec.Struct, frozen=True):
 async def measured(config: Config, progress: Progress | None = None) -> list[ModelReport]:
     """Measure every model of a repository, whatever was measured before. Raises as `LiveSystem` does."""
     with tempfile.TemporaryDirectory(prefix="slotwise-") as cache:
-        apart = msgspec.structs.replace(config, cache=cache, journal="", tls=Tls(), host=HERE, http_port=0)
+        apart = msgspec.structs.replace(
+            config,
+            cache=cache,
+            journal="",
+            tls=Tls(),
+            logs=Logs(),
+            traces=Traces(),
+            host=HERE,
+            http_port=0,
+            grpc=False,
+            local_socket="",
+        )
         system = LiveSystem(apart, progress=progress)
         try:
             await system.fleet.start()
@@ -298,28 +408,15 @@ def slices(config: Config) -> list[CoreSlice]:
     ]
 
 
-def _check_memory(config: Config) -> None:
-    """Shared memory is taken as it is used, but more than there is cannot even be asked for. Raises ConfigError."""
-    asked = {
-        "arena_mib": config.arena_mib * MIB,
-        "fleet.outputs_bytes": config.fleet.outputs_bytes,
-        "fleet.ring_bytes": config.fleet.ring_bytes,
-    }
-    for name, nbytes in asked.items():
-        if nbytes > machine_bytes():
-            there_mib = machine_bytes() // MIB
-            raise ConfigError(f"`{name}` asks for {nbytes // MIB} MiB of shared memory; the machine has {there_mib}")
-
-
-def _check_address(config: Config) -> None:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        socket.create_server((config.host, config.http_port), family=family).close()
-    except (OSError, UnicodeError) as error:
-        why = str(error.strerror).partition(" (while")[0] if isinstance(error, OSError) else "no such address"
-        raise ConfigError(
-            f"cannot listen on {config.host} port {config.http_port}: {why}; name another with --host or --http-port"
-        ) from error
+def _grpc_settings(config: Config) -> DoorSettings:
+    return DoorSettings(
+        host=config.host,
+        port=config.grpc_port,
+        upstream_idle_s=config.door.keep_alive_s / 2,
+        patience_s=config.drain_s,
+        tls=config.tls if config.tls.certificate else None,
+        limits=config.grpc_door,
+    )
 
 
 def journal_header(config: Config) -> dict[str, object]:
@@ -356,6 +453,30 @@ def simulated(
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
     return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
+
+
+def check_logs(logs: Logs) -> Logs:
+    """The same, if they can be written. Raises ConfigError."""
+    if logs.format == "parquet" and not has_parquet():
+        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
+    try:
+        Path(logs.folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
+    if not os.access(logs.folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
+    return logs
+
+
+def _traces(traces: Traces, clock: RealClock) -> TraceRecorder:
+    if not has_library():
+        raise ConfigError("traces need OpenTelemetry: pip install 'slotwise[otel]'; or leave `traces.endpoint` empty")
+    return TraceRecorder(traces, otlp(traces, __version__, time.time_ns() - clock.now_ns()))
+
+
+def simulated_logs(logs: Logs) -> DirectLogs:
+    """The logs of a run in virtual time. Raises ConfigError."""
+    return DirectLogs(check_logs(logs))
 
 
 def _journal_file(config: Config) -> IO[bytes] | None:

@@ -16,18 +16,33 @@ import typer
 
 from slotwise import __version__, simulation
 from slotwise import config as configs
+from slotwise import top as tops
 from slotwise.app import LiveSystem, ModelReport, controller_of, measured
 from slotwise.audit import audit
 from slotwise.client import ClientError
 from slotwise.demo import show as shows
 from slotwise.edges.fleets.processes import FleetError
+from slotwise.edges.oip.access import AccessError, Grant, new_token, written
+from slotwise.edges.oip.grpc.keeper import GrpcDoorError
 from slotwise.edges.oip.tls import TlsError
 from slotwise.edges.zoo.build import ZooError, build
 from slotwise.engine.journal import JournalError, read_header, replay
 from slotwise.engine.ports import ModelError, ModelState
+from slotwise.explain import words
+from slotwise.explain.journal import explanations
 from slotwise.policy.presets import PresetError
 from slotwise.policy.schedulers import SCHEDULERS
-from slotwise.terminal import RUN_FAILED, call_at_eof, print_table, progress_bar, say, told_errors, writable, write_json
+from slotwise.terminal import (
+    RUN_FAILED,
+    call_at_eof,
+    output,
+    print_table,
+    progress_bar,
+    say,
+    told_errors,
+    writable,
+    write_json,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,14 +53,16 @@ app = typer.Typer(
 zoo_app = typer.Typer(no_args_is_help=True, help="Real models to try things with.")
 app.add_typer(zoo_app, name="zoo")
 
-WRONG = (configs.ConfigError, PresetError, TlsError, ModelError, ZooError, JournalError, OSError)
-FAILED = (FleetError, ClientError)
+WRONG = (configs.ConfigError, PresetError, TlsError, AccessError, ModelError, ZooError, JournalError, OSError)
+FAILED = (FleetError, GrpcDoorError, ClientError, tops.NoServer)
 POLICIES = f"Name of the policy: {', '.join(SCHEDULERS)}."
 
 Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the report to this file as well.")]
 JournalFile = Annotated[
     Path | None, typer.Option("--journal", callback=writable, help="Write every turn of the engine to this file.")
 ]
+
+LogFolder = Annotated[Path | None, typer.Option("--logs", help="Write a row for each request and action here.")]
 
 
 def main() -> None:
@@ -93,33 +110,44 @@ def serve(
     repository: Annotated[Path | None, typer.Argument(help="Folder of models: NAME/VERSION/model.onnx.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port for HTTP; 0 takes a free one. [8000]")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC, which this version does not serve yet.")] = None,
+    grpc: Annotated[
+        bool | None, typer.Option(help="Serve gRPC as well. [where the extra slotwise[grpc] is installed]")
+    ] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC; 0 takes a free one. [8001]")] = None,
+    local_socket: Annotated[
+        Path | None, typer.Option(help="Socket for clients on this machine, which share memory with the server. [none]")
+    ] = None,
     cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
     policy: Annotated[str | None, typer.Option(help=f"{POLICIES} [slotwise]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
     journal: JournalFile = None,
+    logs: LogFolder = None,
     watch_s: Annotated[float | None, typer.Option(help="Look for changed models so often, in seconds. [never]")] = None,
     late_answers: Annotated[bool | None, typer.Option(help="Deliver late answers as 200 rather than 504.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: speak HTTPS with this certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file: the certificate's key.")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="File of tokens, and what each may do. [all may do all]")] = None,
     stop_at_eof: Annotated[
         bool, typer.Option("--stop-at-eof", help="Stop when standard input ends, as when whoever started this dies.")
     ] = False,
 ) -> None:
     """Serve a repository of models over the Open Inference Protocol until told to stop."""
-    if grpc_port is not None:
-        say("slotwise: there is no gRPC door in this version; --grpc-port is taken and nothing listens on it")
     changes: dict[str, object] = {
         "repository": str(repository) if repository else None,
         "host": host,
         "http_port": http_port,
+        "grpc": True if grpc is None and grpc_port is not None else grpc,
+        "grpc_port": grpc_port,
+        "local_socket": str(local_socket) if local_socket else None,
         "cores": _cores(cores),
         "policy": policy,
         "memory_mib": memory_mib,
         "journal": str(journal) if journal else None,
+        "logs": {"folder": str(logs)} if logs else None,
         "watch_s": watch_s,
         "late_answers": late_answers,
+        "tokens": str(tokens) if tokens else None,
         "tls": {name: str(path) for name, path in (("certificate", tls_certificate), ("key", tls_key)) if path} or None,
     }
     with told_errors(*WRONG, failed=FAILED):
@@ -131,6 +159,7 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
         _stop_when_told(system.stopped, stop_at_eof)
+        _reload_when_told(system)
         try:
             await _start(system)
         except BaseException:
@@ -151,6 +180,25 @@ def _stop_when_told(stopped: asyncio.Event, at_eof: bool) -> None:
         loop.add_signal_handler(number, stopped.set)
     if at_eof:
         call_at_eof(loop, stopped.set)
+
+
+def _reload_when_told(system: LiveSystem) -> None:
+    """On SIGHUP read tokens and models anew; what cannot be read is told, and what was read before stays."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        try:
+            await system.reload()
+            say("reloaded tokens and models")
+        except (AccessError, ModelError) as error:
+            say(f"not reloaded: {error}")
+
+    def begin() -> None:
+        task = asyncio.create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
 
 
 async def _start(system: LiveSystem) -> None:
@@ -175,6 +223,27 @@ def _announce(system: LiveSystem) -> None:
         say(f"there is no model in {system.config.repository}; put one into NAME/1/model.onnx there, and load it")
     ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on {system.url()}", flush=True)
+    if system.grpc is not None:
+        print(f"gRPC on {system.grpc.address()}", flush=True)
+    if system.local is not None:
+        print(f"local clients at unix://{Path(system.config.local_socket).absolute()}", flush=True)
+    elif system.config.grpc is None:
+        say("no gRPC: its libraries are not installed (pip install 'slotwise[grpc]')")
+
+
+@app.command(short_help="Make a token for a client.")
+def token(
+    name: Annotated[str, typer.Argument(help="Whose token it is; logs and errors speak of it so.")],
+    models: Annotated[list[str] | None, typer.Option(help="Models it may use, as 'ocr-*'; may be given again.")] = None,
+    per_s: Annotated[float, typer.Option(min=0, help="Inferences a second; 0 is no bound.")] = 0.0,
+    burst: Annotated[int, typer.Option(min=1, help="Inferences at once, where --per-s bounds them.")] = 1,
+    manages: Annotated[bool, typer.Option("--manages", help="It may manage the server and read its metrics.")] = False,
+) -> None:
+    """Make a token: it is told on standard error, and the lines for the server's file of tokens on standard output."""
+    secret, digest = new_token()
+    grant = Grant(name=name, sha256=digest, models=tuple(models or ("*",)), per_s=per_s, burst=burst, manages=manages)
+    say(f"the token of {name}, which is told this once only: {secret}")
+    print(written(grant))
 
 
 @app.command(short_help="Measure every model of a repository.")
@@ -235,13 +304,14 @@ def simulate(
     scale: Annotated[float, typer.Option(help="Multiplies every rate.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Same seed, same run, to the byte.")] = 1,
     journal: JournalFile = None,
+    logs: LogFolder = None,
     json: Json = None,
 ) -> None:
     """Run the product's own controller over a simulated fleet, in virtual time."""
     with told_errors(*WRONG, failed=FAILED):
         read = simulation.read_spec(spec)
         with journal.open("wb") if journal else nullcontext() as file:
-            report = simulation.run(read, policy=policy, scale=scale, seed=seed, journal=file)
+            report = simulation.run(read, policy=policy, scale=scale, seed=seed, journal=file, logs=logs)
     columns = ("model", "offered", "in time", "late", "refused", "dropped", "failed", "p50 ms", "p99 ms")
     rows = [_simulation_row(part) for part in (*report.models, report.total)]
     title = f"simulated: {policy}, rates x{scale:g}, seed {seed}: {report.goodput_per_s:.1f} answers a second in time"
@@ -305,6 +375,52 @@ def replay_journal(journal: Annotated[Path, typer.Argument(help="Journal of a li
     print(f"recorded: {difference.recorded}")
     print(f"replayed: {difference.replayed}")
     raise typer.Exit(RUN_FAILED)
+
+
+@app.command(short_help="Tell why a request ended as it did.")
+def explain(
+    journal: Annotated[Path, typer.Option("--journal", help="Journal of a live or a simulated run.")],
+    request: Annotated[int | None, typer.Argument(help="Its number, as `slotwise_request` tells it.")] = None,
+    worst: Annotated[int | None, typer.Option(min=1, help="List those that missed by most, so many.")] = None,
+    json: Json = None,
+) -> None:
+    """Tell what a request met, which batches it was in, how it ended, and why."""
+    with told_errors(*WRONG, failed=FAILED):
+        if (request is None) == (worst is None):
+            raise configs.ConfigError("name the number of one request, or ask for --worst 10")
+        told = explanations(journal, request=request, worst=worst or 0)
+    if request is None:
+        rows = [words.worst_row(one) for one in told]
+        print_table(f"{journal}: those that missed their deadlines by most", words.WORST_COLUMNS, rows)
+    else:
+        _print_story(told[0])
+    write_json(json, told if request is None else told[0])
+
+
+def _print_story(told: words.Explanation) -> None:
+    print(words.headline(told))
+    print_table("the executors, as it arrived", words.EXECUTOR_COLUMNS, words.executor_rows(told))
+    if told.batches:
+        title = "its batches: times are ms after it arrived"
+        print_table(title, words.BATCH_COLUMNS, words.batch_rows(told))
+    if told.loads:
+        print_table("loads of its model: ms after it arrived", words.LOAD_COLUMNS, words.load_rows(told))
+
+
+@app.command(short_help="Watch a running server.")
+def top(
+    url: Annotated[str, typer.Argument(help="Where the server is.")] = "http://127.0.0.1:8000",
+    once: Annotated[bool, typer.Option("--once", help="Print one view, since the server's start, and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    token: Annotated[str, typer.Option(envvar="SLOTWISE_TOKEN", help="Token, where the server wants one.")] = "",
+) -> None:
+    """Watch a running server: goodput, what is turned away and why, each model, each executor. Ctrl-C ends it."""
+    with told_errors(tops.BadUrl, failed=FAILED):
+        watch = tops.Watch(url, token)
+        if once:
+            tops.show_once(watch, output)
+        else:
+            tops.show(watch, output, every)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ whole. An unknown key or a value of the wrong kind is an error that names it and
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +18,21 @@ from typing import Annotated
 import msgspec
 
 from slotwise.edges.fleets.settings import FleetLimits
+from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
+from slotwise.edges.local.listener import ListenError, check_path
+from slotwise.edges.logs.settings import Logs
+from slotwise.edges.oip.grpc.limits import GRPC_LIMITS, GrpcLimits
 from slotwise.edges.oip.limits import LIMITS as DOOR_LIMITS
 from slotwise.edges.oip.limits import Limits as DoorLimits
 from slotwise.edges.oip.tls import Tls
 from slotwise.edges.repository.layout import LIMITS as REPOSITORY_LIMITS
 from slotwise.edges.repository.layout import Limits as RepositoryLimits
 from slotwise.edges.repository.registry import DEFAULTS, Defaults
+from slotwise.edges.traces.settings import Traces
 from slotwise.policy.controller import Limits as ControllerLimits
 
 MIB = 1 << 20
+GRPC_LIBRARIES = ("grpc", "grpc_health")
 PLACE = " - at `$."
 """What the library puts between a complaint and the key that it is about."""
 
@@ -45,6 +53,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     repository: str = "models"
     host: str = "127.0.0.1"
     http_port: Port = 8000
+    grpc: bool | None = None
+    """Serve gRPC as well; left open, where its libraries are installed."""
+    grpc_port: Port = 8001
+    local_socket: str = ""
+    """Path of a socket for clients on this machine, which share memory with the server; none when empty."""
     cores: tuple[Core, ...] = ()
     """Cores that executors are bound to, one executor each; none named means all that this process may use."""
     policy: str = "slotwise"
@@ -66,14 +79,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """File to write the journal to; none when empty."""
     cache: str = ""
     """Folder for measured profiles; `~/.cache/slotwise/profiles` when empty."""
+    tokens: str = ""
+    """File of tokens, and what each may do; everybody may do everything when empty."""
+    management_port: Port | None = None
+    """Port for the routes of management, apart from inference; none named leaves them together. 0 takes a free one."""
     tls: Tls = Tls()
     """Certificate and key; the door speaks plain HTTP without."""
     defaults: Defaults = DEFAULTS
     """What holds for a model that says nothing else."""
     door: DoorLimits = DOOR_LIMITS
+    grpc_door: GrpcLimits = GRPC_LIMITS
+    local: LocalLimits = LOCAL_LIMITS
     controller: ControllerLimits = ControllerLimits()
     fleet: FleetLimits = FleetLimits()
     models: RepositoryLimits = REPOSITORY_LIMITS
+    logs: Logs = Logs()
+    """Files with a row for each request and each action; none while no folder is named."""
+    traces: Traces = Traces()
+    """Spans of some requests for OpenTelemetry; none while no endpoint is named."""
 
 
 def read(path: Path | None, changes: Mapping[str, object]) -> Config:
@@ -129,6 +152,16 @@ def printed(config: Config) -> str:
     return msgspec.json.encode(config).decode()
 
 
+def serves_grpc(config: Config) -> bool:
+    """Whether there is to be a gRPC door. Raises ConfigError when one is asked for and its libraries are missing."""
+    if config.grpc is False:
+        return False
+    is_there = all(importlib.util.find_spec(name) is not None for name in GRPC_LIBRARIES)
+    if config.grpc and not is_there:
+        raise ConfigError("gRPC needs libraries that are not installed: pip install 'slotwise[grpc]'; or use --no-grpc")
+    return is_there
+
+
 def memory_bytes(config: Config) -> int:
     """What models may hold in all."""
     if config.memory_mib:
@@ -151,3 +184,39 @@ def cache_folder(config: Config) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"profiles cannot be kept in {folder}: it is read-only; name another `cache`")
     return folder
+
+
+def check_memory(config: Config) -> None:
+    """Shared memory is taken as it is used, but more than there is cannot even be asked for. Raises ConfigError."""
+    asked = {
+        "arena_mib": config.arena_mib * MIB,
+        "fleet.outputs_bytes": config.fleet.outputs_bytes,
+        "fleet.ring_bytes": config.fleet.ring_bytes,
+    }
+    for name, nbytes in asked.items():
+        if nbytes > machine_bytes():
+            there_mib = machine_bytes() // MIB
+            raise ConfigError(f"`{name}` asks for {nbytes // MIB} MiB of shared memory; the machine has {there_mib}")
+
+
+def check_address(config: Config) -> None:
+    """Raise ConfigError for an address that cannot be listened at."""
+    _check_port(config.host, config.http_port, "--http-port")
+    if serves_grpc(config):
+        _check_port(config.host, config.grpc_port, "--grpc-port")
+    if config.local_socket:
+        try:
+            check_path(config.local_socket)
+        except ListenError as error:
+            raise ConfigError(f"`local_socket`: {error}") from error
+
+
+def _check_port(host: str, port: int, option: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, UnicodeError) as error:
+        why = str(error.strerror).partition(" (while")[0] if isinstance(error, OSError) else "no such address"
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {why}; name another with --host or {option}"
+        ) from error

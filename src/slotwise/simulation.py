@@ -7,18 +7,21 @@ the product's own system in virtual time (`app.simulated`).
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Annotated
 
 import msgspec
 
-from slotwise.app import simulated
+from slotwise.app import simulated, simulated_logs
 from slotwise.config import MIB, ConfigError
+from slotwise.edges.logs.settings import Logs
 from slotwise.engine.journal import Journal
 from slotwise.engine.ports import Recorder
+from slotwise.facts.limits import LIMIT_MAX
 from slotwise.facts.profile import Profile, problems
+from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, ModelSpec, Outcome
 from slotwise.facts.units import MS, US, S
 from slotwise.sim.checks import Checks
@@ -118,16 +121,26 @@ def read_spec(path: Path) -> Spec:
     return spec
 
 
-def run(spec: Spec, *, policy: str, scale: float, seed: int, journal: IO[bytes] | None = None) -> Report:
-    """Simulate, with every invariant checked after every turn. Raises PresetError, or ConfigError for a bad rate."""
+def run(
+    spec: Spec, *, policy: str, scale: float, seed: int, journal: IO[bytes] | None = None, logs: Path | None = None
+) -> Report:
+    """Simulate, with every invariant checked after every turn; `logs` is a folder for the logs.
+
+    Raises PresetError, or ConfigError for a bad rate or a folder that cannot be used.
+    """
     models = [_model(part) for part in spec.models]
     recorders: list[Recorder] = [Checks({model.id: model for model in models})]
     if journal is not None:
         recorders.append(Journal(journal, {"policy": policy, "settings": {}}))
+    log_files = simulated_logs(Logs(folder=str(logs), bytes_max=LIMIT_MAX)) if logs is not None else None
+    if log_files is not None:
+        recorders.append(log_files)
     world = simulated(policy=policy, settings={}, models=models, fleet=_fleet(spec), seed=seed, recorders=recorders)
     world.run(WARM_UP_NS)
     world.feed(_later(_workload(spec, scale, seed)))
     world.run(WARM_UP_NS + int(spec.seconds * S) + COOL_DOWN_NS)
+    if log_files is not None:
+        _check_written(log_files.close())
     total = world.front.tally()
     return Report(
         simulated=True,
@@ -139,6 +152,12 @@ def run(spec: Spec, *, policy: str, scale: float, seed: int, journal: IO[bytes] 
         total=_report("all", total),
         models=tuple(_report(model.name, world.front.tally(model.id)) for model in models),
     )
+
+
+def _check_written(logs: Iterable[LogUse]) -> None:
+    lost = sum(log.rows_unwritable for log in logs)
+    if lost:
+        raise ConfigError(f"the disk did not take {lost} rows of the logs; name a folder with more room")
 
 
 def _workload(spec: Spec, scale: float, seed: int) -> Workload:

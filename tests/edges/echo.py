@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity
@@ -208,7 +209,9 @@ class ListedModels:
 class System:
     """All of it. The constructor runs on the loop's own thread."""
 
-    def __init__(self, limits: Limits, arena_bytes: int, late_answers: bool, tls: Tls | None) -> None:
+    def __init__(
+        self, limits: Limits, arena_bytes: int, late_answers: bool, tls: Tls | None, grants: Sequence[Grant] | None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = RealClock(self.loop)
         self.arena = TestArena(arena_bytes)
@@ -226,6 +229,7 @@ class System:
             limits=limits,
             late_answers=late_answers,
             tls=tls,
+            grants=grants,
         )
         self.engine = Engine(
             clock=self.clock,
@@ -262,16 +266,22 @@ class System:
 
 @contextmanager
 def serving(
-    limits: Limits = LIMITS, arena_bytes: int = 16 << 20, late_answers: bool = False, tls: Tls | None = None
+    limits: Limits = LIMITS,
+    arena_bytes: int = 16 << 20,
+    late_answers: bool = False,
+    tls: Tls | None = None,
+    local_path: str = "",
+    grants: Sequence[Grant] | None = None,
+    management_port: int | None = None,
 ) -> Iterator[System]:
-    """A system that listens, on a thread of its own."""
+    """A system that listens, on a thread of its own; with `local_path` on a Unix socket too."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def begin() -> System:
-        system = System(limits, arena_bytes, late_answers, tls)
-        system.port = await system.door.start(HOST, 0)
+        system = System(limits, arena_bytes, late_answers, tls, grants)
+        system.port = await system.door.start(HOST, 0, local_path, management_port)
         return system
 
     try:

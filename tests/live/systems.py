@@ -81,6 +81,7 @@ async def serving(
     settings: dict[str, object] = {
         "repository": str(root),
         "http_port": 0,
+        "grpc": False,
         "cache": str(root.parent / "profiles"),
         "memory_mib": 512,
         "arena_mib": 64,

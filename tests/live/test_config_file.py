@@ -99,7 +99,7 @@ def test_the_fleet_the_repository_and_the_defaults_are_those_of_the_file(tmp_pat
 @contextlib.contextmanager
 def served(*words: object) -> Iterator[subprocess.Popen[str]]:
     """A server of its own, with a pipe for standard input; killed at the end if it is still there."""
-    command = [sys.executable, "-m", "slotwise.cli", "serve", "--http-port", "0", *map(str, words)]
+    command = [sys.executable, "-m", "slotwise.cli", "serve", "--http-port", "0", "--no-grpc", *map(str, words)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as server:
         try:

@@ -258,7 +258,7 @@ def test_a_hung_executor_is_replaced_and_its_request_answered(tmp_path: Path) ->
 def test_a_server_told_to_stop_answers_what_is_under_way_and_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "models"
     put_emulated(root, "slow", run_ms=500, settings="slo_ms = 20000")
-    command = [sys.executable, "-m", "slotwise.cli", "serve", str(root), "--http-port", "0"]
+    command = [sys.executable, "-m", "slotwise.cli", "serve", str(root), "--http-port", "0", "--no-grpc"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         line = server.stdout.readline()

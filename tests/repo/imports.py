@@ -57,6 +57,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.engine.timeline",
         "slotwise.edges.plots",
     ),
+    "slotwise.explain": ("slotwise.facts", "slotwise.engine.journal", "slotwise.engine.timeline"),
+    "slotwise.top": ("slotwise.facts", "slotwise.edges.metrics"),
     "slotwise.config": ("slotwise.edges", "slotwise.policy.controller"),
     "slotwise.app": ("slotwise",),
     "slotwise.simulation": ("slotwise",),
@@ -66,6 +68,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.__main__": ("slotwise.cli",),
 }
 """Room -> what its modules may import of ours, beside their own room. A room inside `edges` is one folder of it."""
+
+EDGE_ARROWS: dict[str, tuple[str, ...]] = {"slotwise.edges.oip": ("slotwise.edges.local",)}
+"""What one edge may import of another: the protocol's door for local clients stands on the channel that carries it."""
 
 VALUE_MODULES = frozenset(
     (
@@ -133,6 +138,8 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.grpc_door",
         "slotwise.client",
         "slotwise.demo",
+        "slotwise.explain",
+        "slotwise.top",
         "slotwise.app",
         "slotwise.config",
         "slotwise.simulation",
@@ -153,8 +160,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("slotwise.edges.runtimes", "slotwise.edges.zoo"),
     "openvino": ("slotwise.edges.runtimes",),
     "prometheus_client": ("slotwise.edges.metrics",),
+    "opentelemetry": ("slotwise.edges.traces",),
+    "pyarrow": ("slotwise.edges.logs",),
     "ray": ("slotwise.edges.fleets.ray",),
-    "rich": ("slotwise.cli", "slotwise.terminal", "slotwise.demo"),
+    "rich": ("slotwise.cli", "slotwise.terminal", "slotwise.top", "slotwise.demo"),
     "scipy": ("slotwise.policy.planners.solver",),
     "starlette": ("slotwise.edges.oip",),
     "torch": ("slotwise.edges.runtimes", "slotwise.edges.slices"),
@@ -163,7 +172,19 @@ HOMES: dict[str, tuple[str, ...]] = {
 }
 """Third-party library -> the only places that may import it."""
 
-HEAVY = ("grpc", "matplotlib", "onnx", "onnxruntime", "openvino", "ray", "starlette", "torch", "uvicorn")
+HEAVY = (
+    "grpc",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "opentelemetry",
+    "openvino",
+    "pyarrow",
+    "ray",
+    "starlette",
+    "torch",
+    "uvicorn",
+)
 """What must not be loaded by `import slotwise`, the policies and the simulator."""
 
 
@@ -263,7 +284,7 @@ def _arrow_fault(item: Import) -> str | None:
         return None  # the version, and nothing else, stands there
     if room is None:
         return "only what has a room may import"
-    arrows = ARROWS["slotwise.edges" if is_in(room, "slotwise.edges") else room]
+    arrows = (*ARROWS["slotwise.edges" if is_in(room, "slotwise.edges") else room], *EDGE_ARROWS.get(room, ()))
     if any(is_in(item.target, place) for place in (room, *arrows)):
         return None
     return f"{room} may import only {', '.join(arrows) or 'values of the standard library'} and itself"

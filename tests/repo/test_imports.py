@@ -91,7 +91,7 @@ def test_a_module_that_nothing_leads_to_is_found() -> None:
         ("slotwise.sim.fleet", "import slotwise.edges.store.layout", "may import only"),
         ("slotwise.sim.fleet", "import scipy", "lives only in"),
         ("slotwise.edges.oip.http", "from slotwise.edges import store", "may import only"),
-        ("slotwise.edges.oip.http", "from slotwise.edges.local.channel import Channel", "may import only"),
+        ("slotwise.edges.local.link", "from slotwise.edges.oip import codec", "may import only"),
         ("slotwise.edges.oip.http", "from slotwise.policy import controller", "may import only"),
         ("slotwise.edges.oip.http", "from slotwise.engine import loop", "may import only"),
         ("slotwise.edges.oip.http", "from . import codec", "in full"),

@@ -10,6 +10,7 @@ import msgspec
 
 from slotwise.cli import app
 from slotwise.config import Config
+from slotwise.edges.logs.rows import ActionRow, RequestRow
 from slotwise.edges.oip.answers import STATUSES, AnswerParameters
 from slotwise.edges.oip.tls import Tls
 from slotwise.edges.repository.settings import Settings
@@ -87,6 +88,11 @@ def test_every_key_of_a_simulation_stands_in_the_reference() -> None:
 
 def test_every_parameter_of_an_answer_stands_in_the_reference() -> None:
     assert unnamed(list(AnswerParameters.__struct_fields__), section("reference.md", "## Inference")) == []
+
+
+def test_every_column_of_the_logs_stands_in_the_reference() -> None:
+    columns = [*RequestRow._fields, *ActionRow._fields]
+    assert unnamed(columns, section("reference.md", "## The logs")) == []
 
 
 def test_every_reason_stands_with_its_status() -> None:

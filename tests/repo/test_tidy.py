@@ -147,8 +147,8 @@ def test_a_rule_silenced_with_its_reason_is_left_alone(halves: tuple[str, str]) 
 
 def test_a_core_that_has_grown_is_found() -> None:
     sim, policy = (
-        source("x = 1\n" * 2250, "src/slotwise/sim/a.py"),
-        source("x = 1\n" * 2250, "src/slotwise/policy/a.py"),
+        source("x = 1\n" * (tidy.CORE_LINES_MAX // 2), "src/slotwise/sim/a.py"),
+        source("x = 1\n" * (tidy.CORE_LINES_MAX // 2), "src/slotwise/policy/a.py"),
     )
     assert tidy.core_faults([sim, policy, source("x = 1\n" * 9000, "src/slotwise/edges/a.py")]) == []
     assert len(tidy.core_faults([sim, policy, source("x = 1\n", "src/slotwise/engine/a.py")])) == 1

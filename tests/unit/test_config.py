@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from slotwise.config import Config, ConfigError, printed, read
+from slotwise.config import Config, ConfigError, printed, read, serves_grpc
 
 
 def write(folder: Path, text: str) -> Path:
@@ -99,3 +100,12 @@ def test_a_table_that_says_nothing_has_the_defaults_of_the_part_itself(tmp_path:
 def test_the_example_is_read_as_it_says() -> None:
     config = read(Path(__file__).parents[2] / "examples" / "server.toml", {})
     assert (config.cores, config.defaults.slo_ms, config.door.requests_max) == ((0,), 200.0, 500)
+
+
+def test_grpc_is_served_where_its_libraries_are_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serves_grpc(Config())
+    assert not serves_grpc(Config(grpc=False))
+    monkeypatch.setitem(sys.modules, "grpc_health", None)
+    assert not serves_grpc(Config())
+    with pytest.raises(ConfigError, match=r"pip install 'slotwise\[grpc\]'"):
+        serves_grpc(Config(grpc=True))

@@ -41,5 +41,13 @@ class ConnectionLost(ClientError):
     """No connection could be made, or it broke before the reply was whole. The request may or may not have run."""
 
 
+class Unreachable(ConnectionLost):
+    """No connection could be made, so nothing has been sent."""
+
+
+class NoRoom(ClientError):
+    """The client's own shared memory is full."""
+
+
 class NoAnswer(ClientError):
     """No reply within the time that this client waits."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
 from slotwise.client.connection import Connection, WireReply
-from slotwise.client.errors import ConnectionLost, NoAnswer
+from slotwise.client.errors import ConnectionLost, NoAnswer, Unreachable
 from slotwise.client.wire import Array, InferResult, decode_answer, encode_get, encode_infer, error_of
 
 CONNECTIONS_MAX = 16
@@ -48,6 +48,7 @@ class HttpClient:
         timeout_us: int | None = None,
         priority: int | None = None,
         *,
+        outputs: Sequence[str] = (),
         has_timing: bool = False,
     ) -> InferResult:
         """The model's answer; the model's own deadline and priority hold where none are given.
@@ -55,7 +56,13 @@ class HttpClient:
         `model` is a name, or name/version. Raises the ClientError that fits.
         """
         request = encode_infer(
-            self._host, model, inputs, timeout_us=timeout_us, priority=priority, has_timing=has_timing
+            self._host,
+            model,
+            inputs,
+            timeout_us=timeout_us,
+            priority=priority,
+            outputs=outputs,
+            has_timing=has_timing,
         )
         return await self.infer_encoded(request)
 
@@ -106,6 +113,6 @@ class HttpClient:
         try:
             _, made = await loop.create_connection(lambda: Connection(self._all.discard), *self._address)
         except OSError as error:
-            raise ConnectionLost(f"{self._host} cannot be reached: {error.strerror or error}") from error
+            raise Unreachable(f"{self._host} cannot be reached: {error.strerror or error}") from error
         self._all.add(made)
         return made

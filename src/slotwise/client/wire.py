@@ -6,7 +6,7 @@ encoded once and sent many times. Arrays that come back are read-only views of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -33,7 +33,7 @@ DTYPES = {
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
 }
-_DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 STRINGS = "OSU"
 """Kinds of arrays that go as BYTES."""
 
@@ -42,6 +42,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How the server spent a request's time."""
 
     outcome: str = msgspec.field(name="slotwise_outcome", default="")
+    request: int | None = msgspec.field(name="slotwise_request", default=None)
+    """Its number in the server's journals and logs."""
     queue_us: int | None = msgspec.field(name="slotwise_queue_us", default=None)
     """From arrival until its batch was sent to an executor."""
     wait_us: int | None = msgspec.field(name="slotwise_wait_us", default=None)
@@ -62,6 +64,10 @@ class InferResult:
     outputs: dict[str, Array]
     timing: Timing | None
 
+    def release(self) -> None:
+        """Let go of the outputs. Shared memory is given back as soon as nobody else holds one of the arrays either."""
+        self.outputs.clear()
+
 
 class _Size(msgspec.Struct, frozen=True):
     binary_data_size: int
@@ -81,9 +87,14 @@ class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     slotwise_timing: bool = False
 
 
-class _Question(msgspec.Struct, frozen=True):
+class _Wanted(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Question(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: list[_Input]
     parameters: _Parameters
+    outputs: list[_Wanted] = []
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -117,16 +128,17 @@ def encode_infer(
     *,
     timeout_us: int | None = None,
     priority: int | None = None,
+    outputs: Sequence[str] = (),
     has_timing: bool = False,
 ) -> bytes:
     """A whole HTTP request. `model` is a name, or a name and a version with a slash. Raises BadRequest."""
     told, data = [], []
     for name, array in inputs.items():
-        datatype, content = _packed(name, array)
+        datatype, content = packed(name, array)
         told.append(_Input(name, datatype, array.shape, _Size(len(content))))
         data.append(content)
     parameters = _Parameters(binary_data_output=True, timeout=timeout_us, priority=priority, slotwise_timing=has_timing)
-    head = msgspec.json.encode(_Question(told, parameters))
+    head = msgspec.json.encode(_Question(told, parameters, [_Wanted(name) for name in outputs]))
     length = len(head) + sum(map(len, data))
     lines = (
         f"POST {_infer_path(model)} HTTP/1.1",
@@ -164,17 +176,22 @@ def error_of(status: int, body: bytes) -> ClientError:
         told = _decode_error(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         told = _Error(error=f"the server answered {status} without a reason that can be read")
+    return error_for(status, told.error, told.reason, told.retry_after_ms)
+
+
+def error_for(status: int, message: str, reason: str, retry_after_ms: int) -> ClientError:
+    """What to raise for an error that the server has told."""
     match status:
         case HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.TOO_MANY_REQUESTS:
-            return Refused(told.error, status=status, reason=told.reason, retry_after_ms=told.retry_after_ms)
+            return Refused(message, status=status, reason=reason, retry_after_ms=retry_after_ms)
         case HTTPStatus.GATEWAY_TIMEOUT:
-            return TooLate(told.error, status=status, reason=told.reason)
+            return TooLate(message, status=status, reason=reason)
         case HTTPStatus.NOT_FOUND:
-            return ModelNotFound(told.error, status=status, reason=told.reason)
+            return ModelNotFound(message, status=status, reason=reason)
         case _ if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return BadRequest(told.error, status=status, reason=told.reason)
+            return BadRequest(message, status=status, reason=reason)
         case _:
-            return ServerFault(told.error, status=status, reason=told.reason)
+            return ServerFault(message, status=status, reason=reason)
 
 
 def _infer_path(model: str) -> str:
@@ -183,11 +200,12 @@ def _infer_path(model: str) -> str:
     return f"/v2/models/{quote(name)}{middle}/infer"
 
 
-def _packed(name: str, array: Array) -> tuple[str, bytes]:
+def packed(name: str, array: Array) -> tuple[str, bytes]:
+    """An array's datatype, and its bytes as they go over the wire. Raises BadRequest."""
     if array.dtype.kind in STRINGS:
         elements = [_as_bytes(name, element) for element in array.ravel().tolist()]
         return BYTES, b"".join([len(element).to_bytes(4, "little") + element for element in elements])
-    datatype = _DATATYPES.get(array.dtype)
+    datatype = DATATYPES.get(array.dtype)
     if datatype is None:
         raise BadRequest(f"input {name!r} has the type {array.dtype}, which the protocol does not know; convert it")
     return datatype, array.tobytes()
@@ -204,8 +222,12 @@ def _as_bytes(name: str, element: object) -> bytes:
 def _unpacked(output: _Output, view: memoryview) -> Array:
     if output.datatype == BYTES:
         try:
-            elements = [bytes(element) for element in elements_of(view)]
+            return elements_as_array(view, output.shape)
         except TensorFault as fault:
             raise ValueError(f"output {output.name!r} {fault}") from fault
-        return np.array(elements, dtype=object).reshape(output.shape)
     return np.frombuffer(view, DTYPES[output.datatype]).reshape(output.shape)
+
+
+def elements_as_array(view: memoryview, shape: tuple[int, ...]) -> Array:
+    """A BYTES tensor as an array of bytes objects. Raises TensorFault."""
+    return np.array([bytes(element) for element in elements_of(view)], dtype=object).reshape(shape)

@@ -60,8 +60,8 @@ class Command:
 
     def words(self) -> list[str]:
         """The command line."""
-        fixed = ("serve", str(self.repository), "--stop-at-eof", "--http-port", "0", "--journal", str(self.journal))
-        return [sys.executable, "-m", "slotwise.cli", *fixed, *self.options]
+        fixed = ("serve", str(self.repository), "--stop-at-eof", "--http-port", "0", "--no-grpc")
+        return [sys.executable, "-m", "slotwise.cli", *fixed, "--journal", str(self.journal), *self.options]
 
 
 @value

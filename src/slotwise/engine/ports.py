@@ -104,6 +104,16 @@ class Arena(Protocol):
         """The bytes themselves, writable."""
 
 
+class Memories(Protocol):
+    """Memory that clients own, which executors read requests' inputs from where it lies."""
+
+    def share(self, fd: int, nbytes: int) -> int:
+        """Make memory of a sealed size known, and return its segment number. The descriptor stays the caller's."""
+
+    def unshare(self, segment: int) -> None:
+        """No further request refers to it. It is given up once those batches are back that do."""
+
+
 class Outputs(Protocol):
     """Where executors leave what they computed."""
 

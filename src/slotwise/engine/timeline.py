@@ -6,7 +6,7 @@ where its executor was lost, or where the journal ends. The last line may be tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -44,7 +44,8 @@ class _Arrived(msgspec.Struct):
 
 _Line = tuple[int, list[tuple[str, msgspec.Raw]], list[tuple[str, msgspec.Raw]]]
 _decode_line = msgspec.json.Decoder(_Line).decode
-_DECODERS: dict[str, Callable[[msgspec.Raw], object]] = {
+Decode = Callable[[msgspec.Raw], object]
+_DECODERS: dict[str, Decode] = {
     ModelAdded.__name__: msgspec.json.Decoder(_Added).decode,
     Arrived.__name__: msgspec.json.Decoder(_Arrived).decode,
     BatchDone.__name__: msgspec.json.Decoder(BatchDone).decode,
@@ -65,24 +66,32 @@ class _Sent:
 
 def read_timeline(lines: Iterable[bytes]) -> Timeline:
     """The timeline of a journal with its header. Raises JournalError; a torn last line is left out."""
-    numbered = enumerate(lines, start=1)
-    _, header = next(numbered, (1, b""))
-    read_header(header)
     reader = _Reader()
-    for number, line in numbered:
-        if not line.endswith(b"\n"):
-            break  # torn: the server died while writing it
-        for now_ns, moment in _moments(number, line):
-            reader.take(now_ns, moment)
+    for now_ns, moment in read_moments(lines, _DECODERS):
+        reader.take(now_ns, moment)
     return reader.timeline()
 
 
-def _moments(number: int, line: bytes) -> Iterator[tuple[int, object]]:
+def read_moments(lines: Iterable[bytes], decoders: Mapping[str, Decode]) -> Iterator[tuple[int, object]]:
+    """Every event and action of a journal that has a decoder under its name, with its instant, in order.
+
+    Each turn begins with None. Raises JournalError; a torn last line is left out.
+    """
+    numbered = enumerate(lines, start=1)
+    _, header = next(numbered, (1, b""))
+    read_header(header)
+    for number, line in numbered:
+        if not line.endswith(b"\n"):
+            return  # torn: the server died while writing it, or is about to write the rest
+        yield from _moments(number, line, decoders)
+
+
+def _moments(number: int, line: bytes, decoders: Mapping[str, Decode]) -> Iterator[tuple[int, object]]:
     try:
         now_ns, events, actions = _decode_line(line)
         yield now_ns, None  # time goes on in a turn in which nothing happens, too
         for name, fields in (*events, *actions):
-            decode = _DECODERS.get(name)
+            decode = decoders.get(name)
             if decode is not None:
                 yield now_ns, decode(fields)
     except msgspec.MsgspecError as error:

@@ -82,3 +82,16 @@ class ExecutorUse:
     busy_ns: int
     cpu_ns: int
     """Processor time of its batches: below `busy_ns` where others take the core."""
+
+
+@value
+class LogUse:
+    """What has become of the rows of one log."""
+
+    log: str
+    rows: int
+    """Written."""
+    rows_behind: int
+    """Lost, for too many others waited to be written."""
+    rows_unwritable: int
+    """Lost to an error of the disk."""

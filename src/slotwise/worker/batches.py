@@ -1,6 +1,6 @@
-"""The way of a batch's tensors: from the arena through a model into the output segment.
+"""The way of a batch's tensors: from the arena, or a client's own memory, through a model into the output segment.
 
-A batch of one request feeds the runtime views of the arena, so nothing is copied; a larger one is
+A batch of one request feeds the runtime views of where its inputs lie, so nothing is copied; a larger one is
 gathered into buffers that are kept. Large outputs whose shape is known beforehand are written by the
 runtime straight into the output segment; the others are copied there once. Each request's part of an
 output is then a stretch of rows of it.
@@ -8,16 +8,18 @@ output is then a stretch of rows of it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from slotwise.edges.fleets.messages import ExecutorSettings, Question, Tensor
+from slotwise.edges.fleets.messages import ExecutorSettings, Memory, Question, Tensor
 from slotwise.edges.fleets.ring import ChannelMemory
 from slotwise.edges.runtimes import RunError
 from slotwise.edges.runtimes.tensors import DATATYPES, Array, read_tensor, texts_to_bytes
+from slotwise.edges.store.files import ARENA_SEGMENT, map_memory
 from slotwise.edges.store.layout import RingLayout
 from slotwise.worker.shelf import Instance
 
@@ -76,11 +78,44 @@ class OutputSegment:
         )
 
 
+class InputSegments:
+    """Where inputs lie, by segment: the arena, and the memory of clients, for reading only.
+
+    The main thread maps and reads, the control thread forgets; what is being read stays mapped until it has been.
+    """
+
+    def __init__(self, arena: memoryview) -> None:
+        self._memories = {ARENA_SEGMENT: arena}
+
+    def map(self, memories: Sequence[Memory]) -> None:
+        """Make memories of clients readable. One whose client and server have gone is not there any more."""
+        for memory in memories:
+            try:
+                fd = os.open(memory.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # whoever reads from it is told so
+            try:
+                self._memories[memory.segment] = map_memory(fd, memory.nbytes, writable=False)
+            finally:
+                os.close(fd)
+
+    def forget(self, segment: int) -> None:
+        """Nothing more is read from it."""
+        self._memories.pop(segment, None)
+
+    def read(self, tensor: Tensor) -> Array:
+        """A tensor where it lies. Raises RunError or TensorError."""
+        memory = self._memories.get(tensor.segment)
+        if memory is None:
+            raise RunError(f"the memory that input {tensor.name!r} lies in is not there")
+        return read_tensor(memory, tensor.datatype, tensor.shape, tensor.offset, tensor.nbytes)
+
+
 class Batches:
     """Runs batches, one at a time."""
 
-    def __init__(self, arena: memoryview, outputs: OutputSegment, bind_bytes_min: int) -> None:
-        self._arena = arena
+    def __init__(self, inputs: InputSegments, outputs: OutputSegment, bind_bytes_min: int) -> None:
+        self.inputs = inputs
         self._outputs = outputs
         self._bind_bytes_min = bind_bytes_min
         self._mark = 0
@@ -99,7 +134,7 @@ class Batches:
         self._mark = self._outputs.head
         if len(questions) == 1:
             rows, names = questions[0].rows, questions[0].outputs or instance.output_names
-            feeds = {tensor.name: self._read(tensor) for tensor in questions[0].inputs}
+            feeds = {tensor.name: self.inputs.read(tensor) for tensor in questions[0].inputs}
         else:
             rows, names = sum(question.rows for question in questions), _names(questions, instance)
             feeds = self._gather(questions, instance)
@@ -120,15 +155,12 @@ class Batches:
             return (tuple([self._place(name, array, rooms) for name, array in zip(names, arrays, strict=True)]),)
         return self._scatter(questions, rows, dict(zip(names, arrays, strict=True)), rooms)
 
-    def _read(self, tensor: Tensor) -> Array:
-        return read_tensor(self._arena, tensor.datatype, tensor.shape, tensor.offset, tensor.nbytes)
-
     def _gather(self, questions: Sequence[Question], instance: Instance) -> dict[str, Array]:
         """The rows of all requests, one below the other, in buffers that the next batch uses again."""
         parts: dict[str, list[Array]] = {}
         for question in questions:
             for tensor in question.inputs:
-                parts.setdefault(tensor.name, []).append(self._read(tensor))
+                parts.setdefault(tensor.name, []).append(self.inputs.read(tensor))
         try:
             return {name: _join(name, arrays, instance.input_buffers) for name, arrays in parts.items()}
         except ValueError as error:

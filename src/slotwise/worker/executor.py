@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from slotwise.edges.fleets.messages import (
     TEXT_LENGTH_MAX,
     ExecutorSettings,
+    ForgetCommand,
     Message,
     Ready,
     RunCommand,
@@ -35,7 +36,7 @@ from slotwise.edges.runtimes.tensors import TensorError
 from slotwise.edges.slices import cores
 from slotwise.edges.store.files import map_memory
 from slotwise.facts.types import Failure
-from slotwise.worker.batches import Batches, OutputSegment
+from slotwise.worker.batches import Batches, InputSegments, OutputSegment
 from slotwise.worker.shelf import Instance, Shelf
 
 SPIN_NS = 150_000
@@ -55,9 +56,11 @@ def run_executor(settings: ExecutorSettings, fds: Sequence[int]) -> None:
     stops = Stops()
     shelf = Shelf(settings, reports.put)
     outputs = OutputSegment(map_memory(outputs_fd, settings.outputs_bytes, writable=True), channel, settings)
-    batches = Batches(map_memory(arena_fd, settings.arena_bytes, writable=False), outputs, settings.bind_bytes_min)
+    inputs = InputSegments(map_memory(arena_fd, settings.arena_bytes, writable=False))
+    batches = Batches(inputs, outputs, settings.bind_bytes_min)
     threading.excepthook = _crash
-    for name, target in (("loader", shelf.run), ("control", Control(channel.control, control_fd, shelf, stops).run)):
+    control = Control(channel.control, control_fd, shelf, stops, inputs)
+    for name, target in (("loader", shelf.run), ("control", control.run)):
         threading.Thread(target=target, name=name, daemon=True).start()
     reports.put(Ready())
     Executor(channel.commands, commands_fd, shelf, stops, batches, reports, settings.clock_offset_ns).run()
@@ -138,11 +141,12 @@ class Stops:
 class Control:
     """The control thread."""
 
-    def __init__(self, ring: Ring, fd: int, shelf: Shelf, stops: Stops) -> None:
+    def __init__(self, ring: Ring, fd: int, shelf: Shelf, stops: Stops, inputs: InputSegments) -> None:
         self._ring = ring
         self._fd = fd
         self._shelf = shelf
         self._stops = stops
+        self._inputs = inputs
 
     def run(self) -> None:
         """Serve the control ring for ever."""
@@ -154,8 +158,10 @@ class Control:
             command = decode_control(record)
             if type(command) is StopCommand:
                 self._stops.stop(command.serial)
+            elif type(command) is ForgetCommand:
+                self._inputs.forget(command.segment)
             else:
-                self._shelf.put(command)  # type: ignore[arg-type]  # the union less the one above
+                self._shelf.put(command)  # type: ignore[arg-type]  # the union less the two above
 
 
 class Executor:
@@ -189,6 +195,8 @@ class Executor:
                 continue
             self._serial += 1
             command = decode_run(record)
+            if command.memories:
+                self._batches.inputs.map(command.memories)
             self._report(command, self._carry_out(command))
             self._stops.end(self._serial)
 

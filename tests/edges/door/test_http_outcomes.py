@@ -58,6 +58,7 @@ def test_timing_is_told_on_request(wire: Wire) -> None:
     told = answer.text["parameters"]
     assert isinstance(told, dict)
     assert told.pop("slotwise_queue_us") >= 0
+    number = told.pop("slotwise_request")
     assert told == {
         "slotwise_outcome": "in_time",
         "slotwise_wait_us": 2,
@@ -67,6 +68,7 @@ def test_timing_is_told_on_request(wire: Wire) -> None:
         "slotwise_attempts": 1,
         "slotwise_prediction_error_us": 1,
     }
+    assert wire.ask(infer("refused")).text["request"] == number + 1
     assert "parameters" not in wire.ask(infer()).text
 
 

@@ -5,7 +5,7 @@ installation, so another version is a bug, and is refused. Texts are cut to `TEX
 
     front -> zygote      ForkExecutor ForkInspector
     zygote -> front      ZygoteReady Forked Exited
-    front -> executor    RunCommand (commands ring)   LoadCommand UnloadCommand StopCommand (control ring)
+    front -> executor    RunCommand (commands ring)   LoadCommand UnloadCommand StopCommand ForgetCommand (control ring)
     executor -> front    Ready RunDone RunFailed LoadDone LoadFailure UnloadDone (results ring)
     inspector -> front   Inspected InspectFailure
 """
@@ -32,12 +32,21 @@ class Message(msgspec.Struct, array_like=True, gc=False, kw_only=True):
 
 
 class Tensor(msgspec.Struct, array_like=True, gc=False):
-    """A tensor in the segment that the message's direction implies: the arena, or the executor's outputs."""
+    """A tensor, an input in the segment named, 0 being the arena; an output in the executor's own."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     offset: int
+    nbytes: int
+    segment: int = 0
+
+
+class Memory(msgspec.Struct, array_like=True, gc=False):
+    """Memory of a client, which inputs may lie in, and where an executor opens it."""
+
+    segment: int
+    path: str
     nbytes: int
 
 
@@ -50,13 +59,17 @@ class Question(msgspec.Struct, array_like=True, gc=False):
 
 
 class RunCommand(Message, tag=1):
-    """Run a batch. The n-th of these that an executor reads has serial n."""
+    """Run a batch. The n-th of these that an executor reads has serial n.
+
+    `memories` are those that it or a later batch reads from and that the executor has not been told of.
+    """
 
     batch_id: int
     model: str
     earliest_ns: int
     latest_ns: int
     questions: tuple[Question, ...]
+    memories: tuple[Memory, ...] = ()
 
 
 class StopCommand(Message, tag=2):
@@ -82,6 +95,12 @@ class UnloadCommand(Message, tag=4):
 
     model: str
     load_id: int
+
+
+class ForgetCommand(Message, tag=5):
+    """No further batch reads from this memory of a client."""
+
+    segment: int
 
 
 class Ready(Message, tag=16):
@@ -208,7 +227,7 @@ class InspectFailure(Message, tag=49):
     text: str
 
 
-ControlCommand = StopCommand | LoadCommand | UnloadCommand
+ControlCommand = StopCommand | LoadCommand | UnloadCommand | ForgetCommand
 Result = Ready | RunDone | RunFailed | LoadDone | LoadFailure | UnloadDone
 ZygoteCommand = ForkExecutor | ForkInspector
 ZygoteReport = ZygoteReady | Forked | Exited

@@ -6,6 +6,7 @@ executor is signalled once a turn; results wake the loop through a descriptor an
     processes   the ports, and the seats by name            seat        one executor's place, its life and death
     channel     rings, signals and outputs of a process     nursery     the zygote, which forks and reaps
     segments    where outputs are read                      inspections models tried in processes of their own
+    memories    clients' memory, read where it lies
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from slotwise.edges.fleets.inspections import Inspections
+from slotwise.edges.fleets.memories import Memories
 from slotwise.edges.fleets.messages import UnloadCommand
 from slotwise.edges.fleets.nursery import Nursery
 from slotwise.edges.fleets.seat import Seat, SeatState, Surroundings
@@ -102,6 +104,9 @@ class ProcessFleet:
         self._limits = limits
         self._segments = Segments()
         self.read = self._segments.read
+        self._memories = Memories(self._segments, self._forget_memory)
+        self.share = self._memories.share
+        self.unshare = self._memories.unshare
         self._seats: dict[str, Seat] = {}
         self._touched: dict[Seat, None] = {}
         self._loop: asyncio.AbstractEventLoop
@@ -121,6 +126,7 @@ class ProcessFleet:
             limits=limits,
             nursery=self._nursery,
             segments=self._segments,
+            memories=self._memories,
             arena=self._arena,
             arena_bytes=self._arena.nbytes,
             arena_fd=self._arena_fd,
@@ -148,6 +154,7 @@ class ProcessFleet:
             self._arena_fd = None
         self._touched.clear()
         self._segments.forget_retired()
+        self._memories.close()
 
     def send(self, action: FleetAction) -> None:
         """Hand an action to its executor. An executor that is gone ignores it and is reported lost."""
@@ -210,6 +217,10 @@ class ProcessFleet:
         pids["front"] = os.getpid()
         measured = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
         return {name: nbytes for name, nbytes in measured.items() if nbytes is not None}
+
+    def _forget_memory(self, segment: int) -> None:
+        for seat in self._seats.values():
+            seat.forget(segment)
 
     def _touch(self, seat: Seat) -> None:
         self._touched[seat] = None

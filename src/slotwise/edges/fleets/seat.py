@@ -15,9 +15,12 @@ from collections.abc import Callable
 from enum import Enum
 
 from slotwise.edges.fleets.channel import Channel, ChannelFull
+from slotwise.edges.fleets.memories import Memories
 from slotwise.edges.fleets.messages import (
     ControlCommand,
     ExecutorSettings,
+    ForgetCommand,
+    Memory,
     MessageError,
     Ready,
     Result,
@@ -59,6 +62,8 @@ class Flight:
 
     serial: int
     regions: tuple[int, ...]
+    memories: tuple[int, ...]
+    """Segments of clients' memory."""
 
 
 @value
@@ -68,6 +73,7 @@ class Surroundings:
     limits: FleetLimits
     nursery: Nursery
     segments: Segments
+    memories: Memories
     arena: Arena
     arena_bytes: int
     arena_fd: int
@@ -93,6 +99,8 @@ class Seat:
         self._pidfd: int | None = None
         self._serial = 0
         self._flights: dict[int, Flight] = {}
+        self._told: set[int] = set()
+        """Memories of clients that the process has been told of."""
         self._deaths_young = 0
         self._begun_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -114,6 +122,7 @@ class Seat:
         self.state = SeatState.STARTING
         self._begun_s = self._loop.time()
         self._serial = 0
+        self._told.clear()
         self._channel = Channel(
             name=self.slice.executor,
             ring_bytes=limits.ring_bytes,
@@ -153,8 +162,14 @@ class Seat:
         channel = self._channel
         if self.state is not SeatState.UP or channel is None:
             return
+        regions = tuple([request.region for request in action.requests if request.region is not None])
+        memories: tuple[int, ...] = ()
+        news: tuple[Memory, ...] = ()
+        if len(regions) < len(action.requests):
+            memories = _memories_of(action)
+            news = self._around.memories.messages([segment for segment in memories if segment not in self._told])
         try:
-            channel.commands.put(encode(run_command(action)))
+            channel.commands.put(encode(run_command(action, news)))
         except RecordTooLong as error:
             message = f"the batch has too many requests or tensors: {error}"
             self._around.post(_batch_failed(action, message))
@@ -163,16 +178,24 @@ class Seat:
             self.lose(str(error))
             return
         self._serial += 1
-        regions = tuple([request.region for request in action.requests if request.region is not None])
         for region in regions:
             self._around.arena.keep(region)
-        self._flights[action.batch_id] = Flight(serial=self._serial, regions=regions)
+        self._around.memories.hold(memories)
+        self._told.update(memories)
+        self._flights[action.batch_id] = Flight(serial=self._serial, regions=regions, memories=memories)
 
     def stop(self, batch_id: int) -> None:
         """Stop a batch; one that is not here any more is on its way back."""
         flight = self._flights.get(batch_id)
         if flight is not None:
             self.control(StopCommand(serial=flight.serial))
+
+    def forget(self, segment: int) -> None:
+        """A client's memory will not be read from any more."""
+        if segment in self._told:
+            self._told.discard(segment)
+            self.control(ForgetCommand(segment=segment))
+            self.write_backlog()  # there may be no turn soon
 
     def control(self, command: ControlCommand) -> None:
         """Send what must not wait behind a running batch."""
@@ -189,7 +212,7 @@ class Seat:
             self._channel.release_outputs()
 
     def write_backlog(self) -> None:
-        """Try once more to write what found a ring full."""
+        """Signal what was sent, and try once more to write what found a ring full."""
         if self._channel is not None:
             self._channel.write()
 
@@ -257,8 +280,12 @@ class Seat:
         flight = self._flights.pop(batch_id, None)
         if flight is None:
             raise Violation(f"it reports batch {batch_id}, which it was not sent")
+        self._release(flight)
+
+    def _release(self, flight: Flight) -> None:
         for region in flight.regions:
             self._around.arena.release(region)
+        self._around.memories.release(flight.memories)
 
     def _come_up(self) -> None:
         self._cancel_alarm()
@@ -278,10 +305,9 @@ class Seat:
 
     def _drop_channel(self) -> None:
         self._cancel_alarm()
-        for flight in self._flights.values():
-            for region in flight.regions:
-                self._around.arena.release(region)
-        self._flights.clear()
+        flights, self._flights = self._flights, {}
+        for flight in flights.values():
+            self._release(flight)
         if self._channel is not None:
             self._loop.remove_reader(self._channel.results_fd)
             self._channel.close()
@@ -320,6 +346,12 @@ def _settings(slice_: CoreSlice, around: Surroundings) -> ExecutorSettings:
         bind_bytes_min=limits.bind_bytes_min,
         clock_offset_ns=around.clock_offset_ns,
     )
+
+
+def _memories_of(action: RunBatch) -> tuple[int, ...]:
+    """The segments of clients' memory that a batch reads from, each once."""
+    found = {ref.segment: None for request in action.requests if request.region is None for ref in request.inputs}
+    return tuple(found)
 
 
 def _batch_failed(action: RunBatch, message: str) -> BatchFailed:

@@ -22,9 +22,14 @@ class Segments:
 
     def add(self, memory: memoryview) -> int:
         """Give a segment its number."""
+        segment = self.draw()
+        self._memories[segment] = memory
+        return segment
+
+    def draw(self) -> int:
+        """A number for memory that is not read here."""
         segment = self._next
         self._next += 1
-        self._memories[segment] = memory
         return segment
 
     def read(self, ref: TensorRef) -> memoryview:

@@ -6,6 +6,7 @@ from slotwise.edges.fleets.messages import (
     LoadCommand,
     LoadDone,
     LoadFailure,
+    Memory,
     Question,
     Ready,
     Result,
@@ -22,14 +23,15 @@ from slotwise.facts.types import ModelSpec, Request, TensorRef
 ResultEvent = BatchDone | BatchFailed | Loaded | LoadFailed | Unloaded
 
 
-def run_command(action: RunBatch) -> RunCommand:
-    """What an executor needs to know of a batch."""
+def run_command(action: RunBatch, memories: tuple[Memory, ...] = ()) -> RunCommand:
+    """What an executor needs to know of a batch, and of memories that it has not been told of."""
     return RunCommand(
         batch_id=action.batch_id,
         model=action.model,
         earliest_ns=action.earliest_ns,
         latest_ns=action.latest_ns,
         questions=tuple([_question(request) for request in action.requests]),
+        memories=memories,
     )
 
 
@@ -90,8 +92,8 @@ def result_event(executor: str, segment: int, result: Result) -> ResultEvent:
 
 
 def _question(request: Request) -> Question:
-    inputs = tuple([Tensor(ref.name, ref.datatype, ref.shape, ref.offset, ref.nbytes) for ref in request.inputs])
-    return Question(request.rows, inputs, request.outputs)
+    inputs = [Tensor(ref.name, ref.datatype, ref.shape, ref.offset, ref.nbytes, ref.segment) for ref in request.inputs]
+    return Question(request.rows, tuple(inputs), request.outputs)
 
 
 def _ref(tensor: Tensor, segment: int) -> TensorRef:

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from slotwise.facts.statistics import BUCKETS_NS, ExecutorUse, Histogram, ModelStatistics
+from slotwise.facts.statistics import BUCKETS_NS, ExecutorUse, Histogram, LogUse, ModelStatistics
 from slotwise.facts.types import Outcome
 from slotwise.facts.units import S
 from slotwise.facts.value import value
@@ -48,11 +48,18 @@ class Snapshot:
     turns: int
     lag: Histogram
     """From an event to the turn that takes it in."""
+    uptime_ns: int
+    """Since the server was made."""
+    logs: Sequence[LogUse]
     front_memory_bytes: int | None
     requests_in_flight: int
     connections: int
     replies: Mapping[int, int]
     """Replies of the HTTP door to inference requests, by status."""
+    local_clients: int | None = None
+    """Clients on the local channel; None where there is no such channel."""
+    local_replies: Mapping[int, int] | None = None
+    """Replies over it, by status."""
 
 
 def scrape(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -78,6 +85,7 @@ class _Once(Collector):
         yield from _batches(now.models)
         yield from _executors(now)
         yield from _front(now)
+        yield from _logs(now.logs)
 
 
 def _requests(models: Sequence[ModelStatistics]) -> Iterator[Metric]:
@@ -174,6 +182,7 @@ def _front(now: Snapshot) -> Iterator[Metric]:
     lag = HistogramMetricFamily("slotwise_loop_lag_seconds", "From an event to the turn that takes it in")
     _add_histogram(lag, (), now.lag)
     yield lag
+    yield _single(GaugeMetricFamily, "slotwise_uptime_seconds", "Since the start", now.uptime_ns / S)
     yield _single(CounterMetricFamily, "slotwise_loop_turns", "Turns of the engine", now.turns)
     yield _single(
         GaugeMetricFamily, "slotwise_requests_in_flight", "Requests taken in, not answered", now.requests_in_flight
@@ -182,12 +191,27 @@ def _front(now: Snapshot) -> Iterator[Metric]:
     if now.front_memory_bytes is not None:
         text = "Memory of the process that decides, shared pages in proportion"
         yield _single(GaugeMetricFamily, "slotwise_front_memory_bytes", text, now.front_memory_bytes)
-    replies = CounterMetricFamily(
-        "slotwise_http_replies", "Replies to inference requests over HTTP", labels=("status",)
-    )
-    for status, count in sorted(now.replies.items()):
+    yield _replies("slotwise_http_replies", "Replies to inference requests over HTTP", now.replies)
+    if now.local_clients is not None and now.local_replies is not None:
+        yield _single(GaugeMetricFamily, "slotwise_local_clients", "Clients on the local channel", now.local_clients)
+        yield _replies("slotwise_local_replies", "Replies over the local channel", now.local_replies)
+
+
+def _replies(name: str, text: str, found: Mapping[int, int]) -> Metric:
+    replies = CounterMetricFamily(name, text, labels=("status",))
+    for status, count in sorted(found.items()):
         replies.add_metric((str(status),), count)
-    yield replies
+    return replies
+
+
+def _logs(logs: Sequence[LogUse]) -> Iterator[Metric]:
+    rows = CounterMetricFamily("slotwise_log_rows", "Rows written to the logs", labels=("log",))
+    lost = CounterMetricFamily("slotwise_log_rows_lost", "Rows that no log has, by reason", labels=("log", "reason"))
+    for log in logs:
+        rows.add_metric((log.log,), log.rows)
+        lost.add_metric((log.log, "behind"), log.rows_behind)
+        lost.add_metric((log.log, "unwritable"), log.rows_unwritable)
+    yield from (rows, lost)
 
 
 def _single(

@@ -42,6 +42,8 @@ class AnswerParameters(msgspec.Struct, omit_defaults=True):
     """What a reply tells beside its tensors, if asked; a late one tells its outcome unasked. Times are microseconds."""
 
     slotwise_outcome: str
+    slotwise_request: int | None = None
+    """The request's number in journals and logs."""
     slotwise_queue_us: int | None = None
     """From arrival until its batch was sent to the executor."""
     slotwise_wait_us: int | None = None
@@ -107,7 +109,7 @@ def encode_answer(
     told: list[_Output] = []
     data: list[memoryview] = []
     for position, wanted in enumerate(wish.wanted):
-        ref = _ref_of(wanted, outputs, position)
+        ref = ref_of(wanted, outputs, position)
         view = read(ref)
         if wanted.place is not None:
             write(wanted.place, view)
@@ -125,12 +127,13 @@ def encode_answer(
     return Payload(b"".join((head, *data)), len(head))
 
 
-def timing_parameters(outcome: Outcome, timing: Timing | None) -> AnswerParameters:
+def timing_parameters(outcome: Outcome, timing: Timing | None, request_id: int | None = None) -> AnswerParameters:
     """How a request's time was spent, for a client that asked."""
     if timing is None:
-        return AnswerParameters(outcome.value)
+        return AnswerParameters(outcome.value, request_id)
     return AnswerParameters(
         slotwise_outcome=outcome.value,
+        slotwise_request=request_id,
         slotwise_queue_us=(timing.sent_ns - timing.arrival_ns) // US,
         slotwise_wait_us=(timing.started_ns - timing.sent_ns) // US,
         slotwise_execution_us=(timing.ended_ns - timing.started_ns) // US,
@@ -154,6 +157,7 @@ def error_of(reply: Reply, request: Request, now_ns: int, retry_after_ns: int) -
         reason=reply.reason.value if reply.reason is not Reason.NONE else reply.outcome.value,
         predicted_ms=predicted_ms,
         retry_after_ns=again_ns,
+        request=request.id,
     )
 
 
@@ -170,7 +174,8 @@ def _sentence(reply: Reply, request: Request, now_ns: int, predicted_ms: float |
     return words
 
 
-def _ref_of(wanted: Wanted, outputs: tuple[TensorRef, ...], position: int) -> TensorRef:
+def ref_of(wanted: Wanted, outputs: tuple[TensorRef, ...], position: int) -> TensorRef:
+    """The output wanted at that position. Raises WireError when the model gave none of that name."""
     # The usual order is that of the request; look further only when it is not.
     if position < len(outputs) and outputs[position].name == wanted.name:
         return outputs[position]

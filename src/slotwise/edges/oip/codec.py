@@ -32,54 +32,68 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 NO_DATA = msgspec.Raw()
 
 
-class _Parameters(msgspec.Struct, gc=False, frozen=True):
+class Parameters(msgspec.Struct, gc=False, frozen=True):
+    """Of a request; 0 means the model's own."""
+
     timeout: _Count = 0
     priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_LOWEST)] = 0
     binary_data_output: bool = False
     slotwise_timing: bool = False
 
 
-class _TensorParameters(msgspec.Struct, gc=False, frozen=True):
+class TensorParameters(msgspec.Struct, gc=False, frozen=True):
+    """Of inputs and outputs alike."""
+
     shared_memory_region: str | None = None
     shared_memory_offset: _Count = 0
     shared_memory_byte_size: _Count | None = None
 
 
-class _InputParameters(_TensorParameters, gc=False, frozen=True):
+class InputParameters(TensorParameters, gc=False, frozen=True):
+    """Of an input."""
+
     binary_data_size: _Count | None = None
 
 
-class _OutputParameters(_TensorParameters, gc=False, frozen=True):
+class OutputParameters(TensorParameters, gc=False, frozen=True):
+    """Of an output."""
+
     binary_data: bool | None = None
     classification: _Count = 0
 
 
-_PLAIN = _Parameters()
-_PLAIN_INPUT = _InputParameters()
-_PLAIN_OUTPUT = _OutputParameters()
+_PLAIN = Parameters()
+_PLAIN_INPUT = InputParameters()
+_PLAIN_OUTPUT = OutputParameters()
 
 
-class _Input(msgspec.Struct, gc=False):
+class Input(msgspec.Struct, gc=False):
+    """An input as it is told."""
+
     name: str
     datatype: str
     shape: list[_Count]
-    parameters: _InputParameters = _PLAIN_INPUT
+    parameters: InputParameters = _PLAIN_INPUT
     data: msgspec.Raw = NO_DATA
 
 
-class _Output(msgspec.Struct, gc=False):
+class Output(msgspec.Struct, gc=False):
+    """An output that is asked for."""
+
     name: str
-    parameters: _OutputParameters = _PLAIN_OUTPUT
+    parameters: OutputParameters = _PLAIN_OUTPUT
 
 
-class _Head(msgspec.Struct, gc=False):
-    inputs: list[_Input]
+class Head(msgspec.Struct, gc=False):
+    """A request as it is told, before anything of it has been checked."""
+
+    inputs: list[Input]
     id: str = ""
-    parameters: _Parameters = _PLAIN
-    outputs: list[_Output] = []
+    parameters: Parameters = _PLAIN
+    outputs: list[Output] = []
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = msgspec.json.Decoder(Head).decode
 
 
 @value
@@ -309,6 +323,11 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
         message = _decode_head(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"not an inference request: {error}") from error
+    return understand(message, binary_nbytes, contract)
+
+
+def understand(message: Head, binary_nbytes: int, contract: Contract) -> Infer:
+    """Check a request against its model, and lay its inputs out one after the other. Raises WireError."""
     parts, nbytes, unclaimed = [], 0, binary_nbytes
     for given in message.inputs:
         part = _place(given, contract, nbytes)
@@ -338,7 +357,7 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
     )
 
 
-def _place(given: _Input, contract: Contract, offset: int) -> Part:
+def _place(given: Input, contract: Contract, offset: int) -> Part:
     name, shape = given.name, tuple(given.shape)
     tensor = contract.inputs.get(name)
     if tensor is None:
@@ -362,7 +381,7 @@ def _place(given: _Input, contract: Contract, offset: int) -> Part:
     return Part(name, tensor.datatype, shape, offset, announced, data, source)
 
 
-def _claimed(what: str, parameters: _TensorParameters) -> Place | None:
+def _claimed(what: str, parameters: TensorParameters) -> Place | None:
     """The place in a client's region that a tensor names, if any."""
     region, nbytes = parameters.shared_memory_region, parameters.shared_memory_byte_size
     if region is None and nbytes is None:
@@ -381,7 +400,7 @@ def _fits(shape: tuple[int, ...], allowed: tuple[int, ...]) -> bool:
     return True
 
 
-def _packed(given: _Input, shape: tuple[int, ...]) -> bytes:
+def _packed(given: Input, shape: tuple[int, ...]) -> bytes:
     if given.data is NO_DATA:
         raise bad(f"input {given.name!r} has no data: give `data`, or the parameter binary_data_size and binary data")
     try:
@@ -429,7 +448,7 @@ def _form(parts: list[Part], contract: Contract) -> int:
     return int.from_bytes(blake2b(repr(shapes).encode(), digest_size=8).digest(), "little") >> 1
 
 
-def _wanted(message: _Head, contract: Contract) -> tuple[Wanted, ...]:
+def _wanted(message: Head, contract: Contract) -> tuple[Wanted, ...]:
     default = message.parameters.binary_data_output
     wanted = contract.all_as_binary if default else contract.all_as_json
     if message.outputs:
@@ -444,7 +463,7 @@ def _wanted(message: _Head, contract: Contract) -> tuple[Wanted, ...]:
     return wanted
 
 
-def _one_wanted(asked: _Output, default: bool, contract: Contract) -> Wanted:
+def _one_wanted(asked: Output, default: bool, contract: Contract) -> Wanted:
     if asked.name not in contract.outputs:
         raise bad(f"model {contract.spec.name} has no output {asked.name!r}; it has {', '.join(contract.outputs)}")
     parameters = asked.parameters

@@ -21,6 +21,8 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     predicted_ms: float | None = None
     """When the answer would have come, counted from the request's arrival."""
     retry_after_ms: int | None = None
+    request: int | None = None
+    """The request's number in journals and logs, if it came so far."""
 
 
 class WireError(Exception):
@@ -35,6 +37,8 @@ class WireError(Exception):
         predicted_ms: float | None = None,
         retry_after_ns: int = 0,
         allow: str = "",
+        challenge: str = "",
+        request: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,16 +47,21 @@ class WireError(Exception):
         self.predicted_ms = predicted_ms
         self.retry_after_ns = retry_after_ns
         self.allow = allow
+        self.challenge = challenge
+        self.request = request
 
     def body(self) -> bytes:
         """The JSON that tells it."""
         retry_after_ms = -(-self.retry_after_ns // MS) or None
-        return msgspec.json.encode(ErrorBody(self.message, self.reason, self.predicted_ms, retry_after_ms))
+        told = ErrorBody(self.message, self.reason, self.predicted_ms, retry_after_ms, self.request)
+        return msgspec.json.encode(told)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers that belong to it: when to come again, or what is allowed instead."""
+        """The headers that belong to it: when to come again, what is allowed instead, or what to show."""
         if self.allow:
             return [(b"allow", self.allow.encode())]
+        if self.challenge:
+            return [(b"www-authenticate", self.challenge.encode())]
         return retry_after_headers(self.retry_after_ns)
 
 

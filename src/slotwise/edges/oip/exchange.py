@@ -64,6 +64,7 @@ class Exchange:
     region: int | None = None
     request: Request | None = None
     error: WireError | None = None
+    authorization: bytes | None = None
     keep_alive = True
     expects_continue = False
     takes_gzip = False

@@ -26,6 +26,7 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from slotwise.edges.oip import body
+from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameters
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
@@ -47,7 +48,7 @@ _GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
-_LENGTHS = frozenset((6, 7, 10, 14, 15, 16, 31))
+_LENGTHS = frozenset((6, 7, 10, 13, 14, 15, 16, 31))
 """Of the names of those headers that matter."""
 
 
@@ -88,9 +89,13 @@ class HttpDoor:
         request_ids: Iterator[int] | None = None,
         late_answers: bool = False,
         tls: Tls | None = None,
+        grants: Sequence[Grant] | None = None,
         more_routes: Sequence[BaseRoute] = (),
     ) -> None:
-        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200."""
+        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200.
+
+        Without `grants` everybody may do everything.
+        """
         self.limits = limits
         self._models = models
         self._arena = arena
@@ -104,6 +109,8 @@ class HttpDoor:
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
         self._regions = Regions(limits)
+        self.access = Access(grants, clock)
+        self._management_ports: set[int] = set()
         self.replies: Counter[int] = Counter()
         self._is_draining = False
         self._drained = asyncio.Event()
@@ -116,21 +123,25 @@ class HttpDoor:
             identity=identity,
             limits=limits,
             regions=self._regions,
+            access=self.access,
+            ports=self._management_ports,
             is_ready=lambda: not self._is_draining,
         ).app(more_routes)
 
     # Start and stop
 
-    async def start(self, host: str, port: int, local_path: str = "") -> int:
+    async def start(self, host: str, port: int, local_path: str = "", management_port: int | None = None) -> int:
         """Listen, and return the port; 0 takes a free one. Raises OSError when the address cannot be had.
+
+        With a `management_port` the routes of management are there, and no longer beside inference.
 
         With `local_path` there is a Unix socket too, which speaks plain HTTP in any case: who may reach it is up to
         the folder that it is in.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server(
-            (host, port), family=family, backlog=min(self.limits.connections_max, BACKLOG_MAX)
-        )
+        listeners = [self._listen(host, port)]
+        if management_port is not None:
+            listeners.append(self._listen(host, management_port))
+            self._management_ports.add(listeners[1].getsockname()[1])
         config = uvicorn.Config(
             self._app,
             http=functools.partial(Connection, self),  # type: ignore[arg-type]  # called like a class
@@ -146,14 +157,24 @@ class HttpDoor:
             ssl_keyfile=self._tls.key if self._tls else None,
         )
         self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._serving = asyncio.create_task(self._server.serve(sockets=listeners))
         await self._server.listening.wait()
         if local_path:
             protocol = functools.partial(Connection, self, config, self._server.server_state, {})
             loop = asyncio.get_running_loop()
             self._local = await loop.create_unix_server(protocol, local_path, backlog=self.limits.connections_max)
-        port_bound: int = listener.getsockname()[1]
+        port_bound: int = listeners[0].getsockname()[1]
         return port_bound
+
+    def _listen(self, host: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        backlog = min(self.limits.connections_max, BACKLOG_MAX)
+        return socket.create_server((host, port), family=family, backlog=backlog)
+
+    @property
+    def management_port(self) -> int | None:
+        """The port for management alone, if there is one."""
+        return next(iter(self._management_ports), None)
 
     async def stop(self, patience_s: float) -> None:
         """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so."""
@@ -193,6 +214,9 @@ class HttpDoor:
         exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
         try:
             _read_headers(exchange, headers, self.limits)
+            if connection.server and connection.server[1] in self._management_ports:
+                raise WireError(HTTPStatus.NOT_FOUND, "inferences are asked for on the other port, not on this one")
+            self.access.check_infer(exchange.authorization, route.name)
             if method != b"POST":
                 raise WireError(HTTPStatus.METHOD_NOT_ALLOWED, "an inference is asked for with POST", allow="POST")
             if self._is_full():
@@ -281,7 +305,8 @@ class HttpDoor:
             raise error_of(reply, request, self._clock.now_ns(), self.limits.retry_after_ns)
         parameters = None
         if is_late or wish.has_timing:
-            parameters = timing_parameters(outcome, reply.timing if wish.has_timing else None)
+            asked = (reply.timing, request.id) if wish.has_timing else (None, None)
+            parameters = timing_parameters(outcome, *asked)
         payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self._regions.write, parameters)
         exchange.discard()  # after encoding: an output may lie in the request's own region
         headers, content = JSON_TYPE, payload.body
@@ -378,6 +403,8 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
             exchange.takes_gzip = body.takes_gzip(text)
         elif size == 16 and name.lower() == b"content-encoding":
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
+        elif size == 13 and name.lower() == b"authorization":
+            exchange.authorization = text
         elif size == 10 and name.lower() == b"connection":
             exchange.names_connection = True
         elif size == 6 and name.lower() == b"expect":

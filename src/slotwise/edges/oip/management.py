@@ -6,19 +6,22 @@ health replies. Errors are JSON everywhere, 404 and 405 too. A version in the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from slotwise.edges.oip import documents
+from slotwise.edges.oip.access import Access
 from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
+from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.regions import Regions
 from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
@@ -65,19 +68,25 @@ class Management:
         identity: Identity,
         limits: Limits,
         regions: Regions,
+        access: Access,
+        ports: Collection[int],
         is_ready: Callable[[], bool],
     ) -> None:
+        """`ports` are those for management, where they differ from those for inference."""
         self._models = models
         self._statistics = statistics
         self._identity = identity
         self._limits = limits
         self._regions = regions
+        self._access = access
+        self._ports = ports
         self._is_ready = is_ready
 
     def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI app, with more routes beside the protocol's own."""
         app = Starlette(
             routes=[*self._server_routes(), *self._model_routes(), *self._region_routes(), *more],
+            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=_say_wire)],
             exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
         )
         app.router.redirect_slashes = False
@@ -236,9 +245,12 @@ def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: 
 
 
 async def _say(request: Request, error: Exception) -> Response:
-    wire = _as_wire(request, error)
-    headers = _texts(wire.headers())
-    return Response(wire.body(), status_code=wire.status, media_type="application/json", headers=headers)
+    return _say_wire(_as_wire(request, error))
+
+
+def _say_wire(error: WireError) -> Response:
+    headers = _texts(error.headers())
+    return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
 
 
 def _texts(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Inference for clients on the same machine: the `door`, and a client at it (`guest`)."""

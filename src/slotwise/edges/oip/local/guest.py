@@ -1,0 +1,247 @@
+"""A client at the local door: its memory, the memory lent to it, what it has asked, and what it may not do.
+
+A client that says what no client says (bytes that are no frame, memory that is not safe, room given back that it does
+not hold) is told so and let go of; what it holds is given back, what it has asked is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from http import HTTPStatus
+from typing import Protocol
+
+from slotwise.edges.local import frames
+from slotwise.edges.local.limits import LocalLimits
+from slotwise.edges.local.link import Link
+from slotwise.edges.local.memory import MemoryFault, check_memory, map_to_read, seal_writers
+from slotwise.edges.oip.answers import ref_of
+from slotwise.edges.oip.codec import Contract, Infer, Place
+from slotwise.edges.oip.errors import WireError, bad, too_large
+from slotwise.engine.ports import Arena, Outputs
+from slotwise.facts.actions import Reply
+from slotwise.facts.types import Request, TensorRef
+from slotwise.facts.units import MS
+
+ERROR_LENGTH_MAX = 2000
+
+
+class LentMemory(Arena, Protocol):
+    """Memory for one client's outputs."""
+
+    @property
+    def fd(self) -> int:
+        """The memory's descriptor."""
+
+    def close(self) -> None:
+        """Give the memory up."""
+
+
+class Desk(Protocol):
+    """Where a client takes its requests."""
+
+    limits: LocalLimits
+    server: str
+    replies: Counter[int]
+    """How many replies have gone out, by status."""
+
+    def lend(self, nbytes: int) -> LentMemory:
+        """Memory for a client's outputs."""
+
+    def share(self, fd: int, nbytes: int) -> int:
+        """Have executors read a client's memory where it lies; returns the name of the segment."""
+
+    def unshare(self, segment: int) -> None:
+        """The client has gone."""
+
+    def submit(self, guest: Guest, ask: frames.Ask) -> None:
+        """Take a request to the engine. Raises WireError."""
+
+    def cancel(self, guest: Guest, serial: int) -> None:
+        """The answer is not wanted any more."""
+
+    def forget(self, guest: Guest) -> None:
+        """The client has gone away."""
+
+
+class _Lie(Exception):
+    """A frame that no honest client sends."""
+
+
+class Question:
+    """A request that waits for its reply, and the region that its inputs were copied to, if they were."""
+
+    __slots__ = ("ask", "contract", "guest", "infer", "region", "request")
+
+    def __init__(self, guest: Guest, ask: frames.Ask, contract: Contract, infer: Infer, region: int | None) -> None:
+        self.guest = guest
+        self.ask = ask
+        self.contract = contract
+        self.infer = infer
+        self.region = region
+        self.request: Request
+
+
+class Guest:
+    """A client at the door; a `link.Guest`."""
+
+    def __init__(self, desk: Desk, link: Link) -> None:
+        self.link = link
+        self.serials: dict[int, int] = {}
+        """Of requests under way, with the ids that the engine knows them by."""
+        self._desk = desk
+        self.segment = 0
+        """Under which executors know the client's memory."""
+        self._memory: memoryview | None = None
+        self._lent: LentMemory | None = None
+        self._held: set[int] = set()
+        self._patience = asyncio.get_running_loop().call_later(desk.limits.hello_s, self._lose_patience)
+
+    # The link's side
+
+    def take(self, data: bytes, descriptors: list[int]) -> None:
+        """One frame."""
+        try:
+            frame = frames.decode_client(data)
+            if self._memory is None:
+                self._meet(frame, descriptors)
+            elif type(frame) is frames.Ask:
+                self._ask(frame)
+            elif type(frame) is frames.Release:
+                self._give_back(frame.released)
+            elif type(frame) is frames.Cancel:
+                self._desk.cancel(self, frame.serial)
+            else:
+                raise _Lie("a client says hello once")
+        except (frames.FrameError, MemoryFault, _Lie) as fault:
+            self.turn_away(bad(str(fault)))
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def take_too_long(self) -> None:
+        """A frame was longer than the limit."""
+        self.turn_away(too_large(f"a frame has {self._desk.limits.frame_bytes_max} bytes at most; this one was longer"))
+
+    def lost(self) -> None:
+        """The connection is gone: give back what there is, and cancel what is under way."""
+        self._patience.cancel()
+        if self._memory is not None:
+            self._memory = None
+            self._desk.unshare(self.segment)
+        if self._lent is not None:
+            self._lent.close()
+            self._lent = None
+        self._desk.forget(self)
+
+    # The door's side
+
+    def read(self, place: Place, view: memoryview) -> None:
+        """Copy an input out of the client's memory. Raises WireError when it does not lie there."""
+        self.check(place)
+        assert self._memory is not None, "asked after the client has said hello"
+        view[:] = self._memory[place.offset : place.offset + place.nbytes]
+
+    def check(self, place: Place) -> None:
+        """Raise WireError for an input that does not lie in the client's memory."""
+        memory = self._memory
+        assert memory is not None, "asked after the client has said hello"
+        end = place.offset + place.nbytes
+        if end > len(memory):
+            raise bad(f"bytes {place.offset} to {end} are not in the client's memory, which has {len(memory)}")
+        if place.offset % frames.ALIGNMENT:
+            raise bad(f"an input begins at byte {place.offset}; it must be a multiple of {frames.ALIGNMENT}")
+
+    def answer(self, question: Question, reply: Reply, outputs: Outputs, timing: frames.Spent | None) -> None:
+        """Copy the outputs that were asked for to the client's room and say so. Raises WireError."""
+        wanted = question.infer.wish.wanted
+        found = [ref_of(one, reply.outputs, position) for position, one in enumerate(wanted)]
+        region, tensors = self._place(found, outputs)
+        spec = question.contract.spec
+        answer = frames.Answer(question.ask.serial, spec.name, spec.version, tensors, region, timing, question.ask.id)
+        data = frames.encode(answer)
+        if len(data) > self._desk.limits.frame_bytes_max:
+            if region is not None:
+                self._give_back((region,))
+            raise bad("the answer has too many outputs for one frame; ask for some of them by name")
+        self._desk.replies[HTTPStatus.OK] += 1
+        self.link.send(data)
+
+    def refuse(self, serial: int | None, error: WireError) -> None:
+        """Say an error."""
+        self._desk.replies[error.status] += 1
+        refusal = frames.Refusal(
+            serial,
+            error.status,
+            error.message[:ERROR_LENGTH_MAX],
+            error.reason or "",
+            error.predicted_ms,
+            -(-error.retry_after_ns // MS),
+            error.request,
+        )
+        self.link.send(frames.encode(refusal))
+
+    def turn_away(self, error: WireError) -> None:
+        """Say an error, and then end the connection."""
+        self.refuse(None, error)
+        self.link.end()
+
+    def _meet(self, frame: frames.ClientFrame, descriptors: list[int]) -> None:
+        limits = self._desk.limits
+        if type(frame) is not frames.Hello or len(descriptors) != 1:
+            raise _Lie("a client begins with Hello and the descriptor of its memory")
+        nbytes = check_memory(descriptors[0], limits.memory_bytes_max)
+        memory = map_to_read(descriptors[0], nbytes)
+        lent = self._desk.lend(limits.outputs_bytes)
+        seal_writers(lent.fd)
+        self.segment = self._desk.share(descriptors[0], nbytes)
+        self._memory, self._lent = memory, lent
+        self._patience.cancel()
+        welcome = frames.Welcome(self._desk.server, limits.requests_max, limits.frame_bytes_max, limits.outputs_bytes)
+        self.link.send(frames.encode(welcome), lent.fd)
+
+    def _ask(self, ask: frames.Ask) -> None:
+        if ask.released:
+            self._give_back(ask.released)
+        if ask.serial in self.serials:
+            raise _Lie(f"serial {ask.serial} is that of a request under way")
+        try:
+            self._desk.submit(self, ask)
+        except WireError as error:
+            self.refuse(ask.serial, error)
+
+    def _give_back(self, released: tuple[int, ...]) -> None:
+        assert self._lent is not None, "lent when the client has said hello"
+        for region in released:
+            if region not in self._held:
+                raise _Lie(f"room at {region} is given back, but the client does not hold it")
+            self._held.remove(region)
+            self._lent.release(region)
+
+    def _place(self, found: list[TensorRef], outputs: Outputs) -> tuple[int | None, tuple[frames.Tensor, ...]]:
+        lent = self._lent
+        assert lent is not None, "answers go to those who are there"
+        nbytes = sum([-(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT for ref in found])
+        region = lent.allocate(nbytes) if nbytes else None
+        if nbytes and region is None:
+            raise WireError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"no room for {nbytes} bytes of outputs: this client holds {len(self._held)} earlier answers;"
+                " let go of them, or ask for less at once",
+                reason="no_room",
+                retry_after_ns=self._desk.limits.retry_after_ns,
+            )
+        at = region or 0
+        tensors = []
+        for ref in found:
+            lent.view(at, ref.nbytes)[:] = outputs.read(ref)
+            tensors.append(frames.Tensor(ref.name, ref.datatype, ref.shape, at, ref.nbytes))
+            at += -(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT
+        if region is not None:
+            self._held.add(region)
+        return region, tuple(tensors)
+
+    def _lose_patience(self) -> None:
+        seconds = f"{self._desk.limits.hello_s:g} s"
+        self.turn_away(WireError(HTTPStatus.REQUEST_TIMEOUT, f"no Hello within {seconds}"))

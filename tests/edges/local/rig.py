@@ -1,0 +1,231 @@
+"""A local door before a system that echoes, in a thread of its own, and a bare socket to it that says anything."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from slotwise.client import Array
+from slotwise.client.local import receive
+from slotwise.edges.local import frames
+from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
+from slotwise.edges.oip.codec import Bounds
+from slotwise.edges.oip.local.door import LocalDoor
+from slotwise.edges.store.files import SharedArena, make_memory
+from slotwise.engine.clock import RealClock
+from slotwise.engine.fronts import Fronts
+from slotwise.engine.loop import Engine
+from slotwise.engine.statistics import Statistics
+from slotwise.facts.events import Event
+from slotwise.facts.types import TensorRef
+from tests.edges.echo import (
+    RETRY_S,
+    SEGMENT,
+    SPECS,
+    WAIT_S_MAX,
+    EchoController,
+    ListedModels,
+    NoFleet,
+    TestArena,
+    ending,
+)
+
+MEMORY_BYTES = 1 << 20
+ROW = np.array([[1, 2, 3, 4]], np.float32)
+
+
+class EchoMemories:
+    """Memory of clients, from which the echo reads as executors do; and the arena."""
+
+    def __init__(self, arena: TestArena) -> None:
+        self._arena = arena
+        self._next = 1000
+        self.shared: dict[int, mmap.mmap] = {}
+
+    def share(self, fd: int, nbytes: int) -> int:
+        self._next += 1
+        self.shared[self._next] = mmap.mmap(fd, nbytes, prot=mmap.PROT_READ)
+        return self._next
+
+    def unshare(self, segment: int) -> None:
+        del self.shared[segment]
+
+    def read(self, ref: TensorRef) -> memoryview:
+        if ref.segment == SEGMENT:
+            return self._arena.read(ref)
+        return memoryview(self.shared[ref.segment])[ref.offset : ref.offset + ref.nbytes]
+
+
+class LocalSystem:
+    """All of it. The constructor runs on the loop's own thread."""
+
+    def __init__(self, limits: LocalLimits, late_answers: bool) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.clock = RealClock(self.loop)
+        self.arena = TestArena(256 << 20)
+        self.models = ListedModels(SPECS)
+        self.controller = EchoController()
+        self.memories = EchoMemories(self.arena)
+        self.door = LocalDoor(
+            models=self.models,
+            arena=self.arena,
+            outputs=self.memories,
+            memories=self.memories,
+            lend=SharedArena,
+            post=self._post,
+            clock=self.clock,
+            limits=limits,
+            bounds=Bounds(),
+            request_ids=itertools.count(1),
+            server="test",
+            late_answers=late_answers,
+        )
+        self.engine = Engine(
+            clock=self.clock,
+            controller=self.controller,
+            fleet=NoFleet(),
+            front=Fronts((self.door,)),
+            recorders=[Statistics()],
+        )
+        self.path = ""
+
+    @property
+    def clients(self) -> int:
+        return len(self.door.statistics().clients)
+
+    @property
+    def in_flight(self) -> int:
+        return self.door.statistics().requests_in_flight
+
+    def release(self) -> None:
+        """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
+        self.loop.call_soon_threadsafe(self._release)
+
+    def stop_soon(self, patience_s: float) -> Callable[[], None]:
+        """Begin to stop; the callable waits until that is done."""
+        future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
+        return lambda: future.result(WAIT_S_MAX)
+
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)  # made after the door, which it needs
+
+    def _release(self) -> None:
+        if not self.controller.silent:
+            self.loop.call_later(RETRY_S, self._release)
+        for request in list(self.controller.silent.values()):
+            del self.controller.silent[request.id]
+            self.door.reply(ending(request, self.clock.now_ns()))
+
+
+@contextmanager
+def serving(path: Path, limits: LocalLimits = LOCAL_LIMITS, *, late_answers: bool = False) -> Iterator[LocalSystem]:
+    """A system that listens at a path."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def begin() -> LocalSystem:
+        system = LocalSystem(limits, late_answers)
+        system.path = str(path)
+        system.door.start(system.path)
+        return system
+
+    try:
+        system = asyncio.run_coroutine_threadsafe(begin(), loop).result(WAIT_S_MAX)
+        try:
+            yield system
+        finally:
+            system.stop_soon(0.0)()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(WAIT_S_MAX)
+        loop.close()
+
+
+class Bare:
+    """A client that says what it is told to."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(WAIT_S_MAX)
+        self.socket.connect(path)
+        self.fd = make_memory("bare", MEMORY_BYTES)
+        self.memory = mmap.mmap(self.fd, MEMORY_BYTES)
+        self.outputs_fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+        os.close(self.fd)
+        if self.outputs_fd >= 0:
+            os.close(self.outputs_fd)
+
+    def hello(self) -> frames.Welcome:
+        self.say(frames.Hello(), self.fd)
+        data, fds, _, _ = socket.recv_fds(self.socket, 1 << 16, 4)
+        (self.outputs_fd,) = fds
+        welcome = frames.decode_server(data)
+        assert isinstance(welcome, frames.Welcome)
+        return welcome
+
+    def say(self, frame: frames.Frame, *descriptors: int) -> None:
+        self.send(frames.encode(frame), *descriptors)
+
+    def send(self, data: bytes, *descriptors: int) -> None:
+        socket.send_fds(self.socket, [data], list(descriptors))
+
+    def flood(self, data: bytes, count: int) -> int:
+        """Send as often as there is room for at once; how often that was."""
+        self.socket.settimeout(0)
+        sent = 0
+        with suppress(BlockingIOError):
+            while sent < count:
+                self.socket.send(data)
+                sent += 1
+        self.socket.settimeout(WAIT_S_MAX)
+        return sent
+
+    def hear(self) -> frames.ServerFrame:
+        return frames.decode_server(receive(self.socket, 1 << 18))
+
+    def refusal(self) -> frames.Refusal:
+        heard = self.hear()
+        assert isinstance(heard, frames.Refusal), heard
+        return heard
+
+    def answer(self) -> frames.Answer:
+        heard = self.hear()
+        assert isinstance(heard, frames.Answer), heard
+        return heard
+
+    def is_closed(self) -> bool:
+        """Whether the server has nothing more to say and has closed the connection."""
+        return not receive(self.socket, 1 << 18)
+
+    def put(self, array: Array, offset: int = 0) -> frames.Tensor:
+        self.memory[offset : offset + array.nbytes] = array.tobytes()
+        return frames.Tensor("x", "FP32", array.shape, offset, array.nbytes)
+
+
+def ask(serial: int, model: str, *inputs: frames.Tensor, **more: object) -> frames.Ask:
+    return frames.Ask(serial, model, "", inputs, **more)  # type: ignore[arg-type]  # checked by the struct
+
+
+def descriptors() -> int:
+    """How many this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,100 @@
+"""Frames, given anything: they are read, or refused as `FrameError`, and never anything else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slotwise.edges.local import frames
+
+COUNTS = st.integers(0, (1 << 62) - 1)
+NAMES = st.text(max_size=20)
+TENSORS = st.builds(frames.Tensor, NAMES, NAMES, st.lists(COUNTS, max_size=4).map(tuple), COUNTS, COUNTS)
+SPENT = st.builds(frames.Spent, NAMES, *[st.none() | COUNTS] * 3, st.none() | NAMES, *[st.none() | COUNTS] * 3)
+CLIENT_FRAMES = st.one_of(
+    st.builds(frames.Hello),
+    st.builds(
+        frames.Ask,
+        COUNTS,
+        NAMES,
+        NAMES,
+        st.lists(TENSORS, max_size=3).map(tuple),
+        st.lists(NAMES, max_size=3).map(tuple),
+        COUNTS,
+        COUNTS,
+        st.booleans(),
+        NAMES,
+        st.lists(COUNTS, max_size=3).map(tuple),
+    ),
+    st.builds(frames.Release, st.lists(COUNTS, max_size=3).map(tuple)),
+    st.builds(frames.Cancel, COUNTS),
+)
+SERVER_FRAMES = st.one_of(
+    st.builds(frames.Welcome, NAMES, COUNTS, COUNTS, COUNTS),
+    st.builds(
+        frames.Answer,
+        COUNTS,
+        NAMES,
+        NAMES,
+        st.lists(TENSORS, max_size=3).map(tuple),
+        st.none() | COUNTS,
+        st.none() | SPENT,
+        NAMES,
+    ),
+    st.builds(
+        frames.Refusal,
+        st.none() | COUNTS,
+        st.integers(100, 599),
+        NAMES,
+        NAMES,
+        st.none() | st.floats(allow_nan=False),
+        COUNTS,
+    ),
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=4) | st.binary(),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(CLIENT_FRAMES)
+def test_what_a_client_says_is_understood_as_it_was_meant(frame: frames.ClientFrame) -> None:
+    assert frames.decode_client(frames.encode(frame)) == frame
+
+
+@given(SERVER_FRAMES)
+def test_what_a_server_says_is_understood_as_it_was_meant(frame: frames.ServerFrame) -> None:
+    assert frames.decode_server(frames.encode(frame)) == frame
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_frame_are_refused(data: bytes) -> None:
+    for decode in (frames.decode_client, frames.decode_server):
+        with contextlib.suppress(frames.FrameError):
+            decode(b"\x01" + data)
+
+
+@given(st.sampled_from([1, 2, 3, 4, 16, 17, 18]), st.lists(ANYTHING, max_size=11))
+def test_fields_of_the_wrong_kind_are_refused(tag: int, fields: list[object]) -> None:
+    data = b"\x01" + msgspec.msgpack.encode([tag, *fields])
+    for decode in (frames.decode_client, frames.decode_server):
+        with contextlib.suppress(frames.FrameError):
+            decode(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x02" + frames.encode(frames.Hello())[1:]])
+def test_another_version_is_refused_by_its_number(data: bytes) -> None:
+    with pytest.raises(frames.FrameError, match="speaks version 1"):
+        frames.decode_client(data)
+
+
+def test_a_negative_offset_and_one_beyond_counting_are_no_frame() -> None:
+    for offset in (-1, 1 << 62, 1 << 63):
+        fields = [2, 1, "m", "", [["x", "FP32", [1], offset, 4]]]
+        with pytest.raises(frames.FrameError):
+            frames.decode_client(b"\x01" + msgspec.msgpack.encode(fields))
