@@ -11,7 +11,7 @@ from slotwise.policy.presets import build_controller
 from slotwise.policy.schedulers import SCHEDULERS
 from tests.sim.systems import Log, ask, copies, feed, system, warm
 
-REFUSE_NOTHING = ("clockwork", "clockwork-published", "fifo", "edf", "clipper")
+REFUSE_NOTHING = ("clockwork", "clockwork-published", "fifo", "edf", "deferred", "clipper")
 FLAT = Profile(rows=(1, 16), run_ns=(4 * MS, 64 * MS), load_ns=8 * MS, memory_bytes=7 << 24)
 """A model whose batches save nothing."""
 
@@ -92,6 +92,34 @@ def test_edf_gives_up_what_is_late_when_its_turn_comes() -> None:
     assert all(at_ns >= requests[0].deadline_ns for at_ns, _ in dropped)
 
 
+def test_deferred_batches_wait_while_that_can_make_them_larger_and_no_longer() -> None:
+    models, log = copies(1), Log()
+    world = system("deferred", models, recorders=[log])
+    warm(world, models)
+    began_ns = world.clock.now_ns()
+    requests = []
+    for _ in range(4):
+        requests.append(ask(world, "m0", slo_ns=100 * MS))
+        world.run(world.clock.now_ns() + 5 * MS)
+    world.run(began_ns + 1 * S)
+    ((sent_ns, run),) = [sent for sent in log.runs if sent[0] >= began_ns]
+    assert run.rows == 4
+    one_more_ns = models[0].profile.expected_ns(5)
+    assert requests[0].deadline_ns - one_more_ns - 2 * MS <= sent_ns <= requests[0].deadline_ns - one_more_ns
+    assert {log.replies[request.id][1].outcome for request in requests} == {Outcome.IN_TIME}
+
+
+def test_deferred_sends_a_full_batch_at_once() -> None:
+    models, log = copies(1), Log()
+    world = system("deferred", models, recorders=[log])
+    warm(world, models)
+    began_ns = world.clock.now_ns()
+    for _ in range(models[0].batch_max):
+        ask(world, "m0", slo_ns=10 * S)
+    world.run(began_ns + 1 * S)
+    assert [(at_ns, run.rows) for at_ns, run in log.runs if at_ns >= began_ns] == [(began_ns, models[0].batch_max)]
+
+
 def test_bounded_refuses_what_finds_its_queue_full_and_nothing_else() -> None:
     models, log = copies(2, batch_max=1), Log()
     world = system("bounded", models, settings={"queue_max": 5}, recorders=[log])
@@ -153,4 +181,5 @@ def test_an_executor_that_hangs_keeps_its_share_from_being_answered_at_worst(pol
 
 def test_every_policy_says_what_it_is() -> None:
     assert all(preset.summary for preset in SCHEDULERS.values())
-    assert len({id(build_controller(name)) for name in SCHEDULERS}) == len(SCHEDULERS)
+    assert len({preset.summary for preset in SCHEDULERS.values()}) == len(SCHEDULERS)
+    assert all(build_controller(name) for name in SCHEDULERS)

@@ -98,7 +98,7 @@ def test_a_day_of_faults_breaks_no_invariant_and_loses_no_request(seed: int) -> 
 
 
 @pytest.mark.parametrize(
-    "policy", ["slotwise", "clockwork", "clockwork-published", "fifo", "edf", "bounded", "clipper"]
+    "policy", ["slotwise", "clockwork", "clockwork-published", "fifo", "edf", "deferred", "bounded", "clipper"]
 )
 def test_every_policy_lives_through_an_hour_of_faults(policy: str) -> None:
     checks = Checks()

@@ -31,6 +31,7 @@ class Queues:
         self._serials: dict[int, int] = {}
         """The serial number of everyone's entry; an entry with another one is out of date."""
         self._lengths: Counter[str] = Counter()
+        self._waiting: Counter[Line] = Counter()
         self._heads: dict[str, list[Head]] = {}
 
     def __len__(self) -> int:
@@ -39,6 +40,14 @@ class Queues:
     def length(self, model: str) -> int:
         """How many requests wait for a model."""
         return self._lengths[model]
+
+    def waiting(self, line: Line) -> int:
+        """How many requests wait in a line."""
+        return self._waiting[line]
+
+    def lines(self) -> list[Line]:
+        """Every line in which requests wait."""
+        return [name for lines in self._lines.values() for name in lines]
 
     def models(self) -> list[str]:
         """Models that requests wait for."""
@@ -50,6 +59,7 @@ class Queues:
         name = (ticket.request.model, ticket.request.form)
         self._serials[ticket.request.id] = serial
         self._lengths[name[0]] += 1
+        self._waiting[name] += 1
         line = self._lines.setdefault(name[0], {}).setdefault(name, [])
         heapq.heappush(line, (self._key_ns(ticket), serial, ticket))
         if line[0][1] == serial:
@@ -60,6 +70,7 @@ class Queues:
         serial = self._serials.pop(ticket.request.id)
         name = (ticket.request.model, ticket.request.form)
         self._lengths[name[0]] -= 1
+        self._waiting[name] -= 1
         if self._lines[name[0]][name][0][1] == serial:
             self._settle(name)
 
@@ -106,6 +117,7 @@ class Queues:
                 del self._serials[ticket.request.id]
             heapq.heappop(line)
         self._lengths[name[0]] -= len(taken)
+        self._waiting[name] -= len(taken)
         self._settle(name)
         return tuple(taken)
 
@@ -118,7 +130,7 @@ class Queues:
         if line:
             self._offer(name)
             return
-        del lines[name]
+        del lines[name], self._waiting[name]
         if not lines:
             del self._lines[name[0]], self._lengths[name[0]]
 

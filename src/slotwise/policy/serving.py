@@ -83,6 +83,11 @@ class Serving:
                 # What could not be evicted while it ran may go now.
                 self._see_to(*itertools.islice(self._homeless, 1))
 
+    @property
+    def is_short(self) -> bool:
+        """Whether requests wait for a model that no executor holds."""
+        return bool(self._homeless)
+
     def turn(self, now_ns: int) -> Turn | None:
         """The first executor that is about to run dry and could run something, and the line that is first there."""
         for executor in self._view.executors.values():

@@ -15,6 +15,7 @@ from slotwise.policy.schedulers import clockwork
 from slotwise.policy.schedulers.bounded import bounded
 from slotwise.policy.schedulers.clipper import Clipper, ClipperSettings
 from slotwise.policy.schedulers.clockwork import Clockwork
+from slotwise.policy.schedulers.deferred import Deferred, DeferredSettings
 from slotwise.policy.schedulers.edf import Edf, EdfSettings
 from slotwise.policy.schedulers.fifo import Fifo, FifoSettings
 from slotwise.policy.schedulers.slotwise import Slotwise, SlotwiseSettings
@@ -64,6 +65,12 @@ SCHEDULERS: dict[str, Preset[Any]] = {
         settings=EdfSettings(),
         estimates=EstimateSettings(),
         summary="earliest deadline first, giving up what is late when its turn comes",
+    ),
+    "deferred": Preset(
+        build=Deferred,
+        settings=DeferredSettings(),
+        estimates=EstimateSettings(),
+        summary="batches wait as long as waiting can make them larger",
     ),
     "bounded": Preset(
         build=Fifo,
