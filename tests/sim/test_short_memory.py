@@ -141,7 +141,7 @@ def test_all_who_wait_for_one_load_are_served_by_it_together() -> None:
 
 def test_the_load_that_serves_more_goes_first() -> None:
     models, log = copies(6, batch_max=8), Log()
-    world = system("slotwise", models, resident=2, recorders=[log])
+    world = system("slotwise", models, resident=1, recorders=[log])
     world.run(MS)
     ask(world, "m0")
     world.run(world.clock.now_ns() + 1 * MS)

@@ -215,7 +215,8 @@ class Slotwise:
             table, queued = self._promises.tables[executor.name], len(self._stranded.at(berth))
             end_ns = offers.end_after_load_ns(self._view, self._placement, executor, table, queued, ticket, now_ns)
             answer.earliest_end_ns = min(answer.earliest_end_ns, end_ns)
-            if end_ns <= deadline_ns and (ticket.is_promised or executor.residency.is_here(spec.id)):
+            has_room = executor.residency.is_here(spec.id) or executor.residency.can_load(spec.profile.memory_bytes)
+            if end_ns <= deadline_ns and (ticket.is_promised or has_room):
                 self._stranded.put(ticket, berth)
                 self._placement.want(executor.name, spec.id, deadline_ns)
                 return None
@@ -227,7 +228,8 @@ class Slotwise:
         self._doubt_idle(spec, ticket, now_ns)
         if not self._placement.is_anywhere(spec.id):
             self._placement.miss(spec.id, now_ns)
-            self._auction.open(now_ns)
+            if not any(e.residency.can_load(spec.profile.memory_bytes) for e in self._view.executors.values()):
+                self._auction.open(now_ns)
         return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
