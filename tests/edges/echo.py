@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.http import HttpDoor
@@ -30,6 +31,7 @@ from slotwise.facts.types import ModelSpec, Outcome, Reason, Request, TensorRef,
 HOST = "127.0.0.1"
 MS = 1_000_000
 SEGMENT = 7
+B = TypeVar("B", bound="Behind")
 WAIT_S_MAX = 60.0
 RETRY_S = 0.002
 
@@ -206,18 +208,57 @@ class ListedModels:
         self.rows = [row for row in self.rows if row.name != name]
 
 
-class System:
-    """All of it. The constructor runs on the loop's own thread."""
+class Door(Protocol):
+    """What both doors can be told to do."""
 
-    def __init__(
-        self, limits: Limits, arena_bytes: int, late_answers: bool, tls: Tls | None, grants: Sequence[Grant] | None
-    ) -> None:
+    def reply(self, reply: Reply) -> None: ...
+
+    async def stop(self, patience_s: float) -> None: ...
+
+
+class Behind:
+    """What stands behind a door of any kind. The constructor runs on the loop's own thread."""
+
+    door: Door
+    engine: Engine
+
+    def __init__(self, arena_bytes: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = RealClock(self.loop)
         self.arena = TestArena(arena_bytes)
         self.models = ListedModels(SPECS)
         self.controller = EchoController()
         self.statistics = Statistics()
+
+    def release(self) -> None:
+        """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
+        self.loop.call_soon_threadsafe(self._release)
+
+    def stop_soon(self, patience_s: float) -> Callable[[], None]:
+        """Begin to stop; the callable waits until that is done."""
+        future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
+        return lambda: future.result(WAIT_S_MAX)
+
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)  # made after the door, which it needs
+
+    def _release(self) -> None:
+        if not self.controller.silent:
+            self.loop.call_later(RETRY_S, self._release)
+        for request in list(self.controller.silent.values()):
+            del self.controller.silent[request.id]
+            self.door.reply(ending(request, self.clock.now_ns()))
+
+
+class System(Behind):
+    """All of it, behind the HTTP door."""
+
+    door: HttpDoor
+
+    def __init__(
+        self, limits: Limits, arena_bytes: int, late_answers: bool, tls: Tls | None, grants: Sequence[Grant] | None
+    ) -> None:
+        super().__init__(arena_bytes)
         self.door = HttpDoor(
             models=self.models,
             arena=self.arena,
@@ -244,24 +285,23 @@ class System:
     def address(self) -> tuple[str, int]:
         return (HOST, self.port)
 
-    def release(self) -> None:
-        """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
-        self.loop.call_soon_threadsafe(self._release)
 
-    def stop_soon(self, patience_s: float) -> Callable[[], None]:
-        """Begin to stop; the callable waits until that is done."""
-        future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
-        return lambda: future.result(WAIT_S_MAX)
-
-    def _post(self, event: Event) -> None:
-        self.engine.post(event)  # made after the door, which it needs
-
-    def _release(self) -> None:
-        if not self.controller.silent:
-            self.loop.call_later(RETRY_S, self._release)
-        for request in list(self.controller.silent.values()):
-            del self.controller.silent[request.id]
-            self.door.reply(ending(request, self.clock.now_ns()))
+@contextmanager
+def on_a_thread(begin: Callable[[], Coroutine[Any, Any, B]]) -> Iterator[B]:
+    """What `begin` makes, on a loop in a thread of its own, stopped in the end."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        system = asyncio.run_coroutine_threadsafe(begin(), loop).result(WAIT_S_MAX)
+        try:
+            yield system
+        finally:
+            system.stop_soon(0.0)()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(WAIT_S_MAX)
+        loop.close()
 
 
 @contextmanager
@@ -275,22 +315,11 @@ def serving(
     management_port: int | None = None,
 ) -> Iterator[System]:
     """A system that listens, on a thread of its own; with `local_path` on a Unix socket too."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
     async def begin() -> System:
         system = System(limits, arena_bytes, late_answers, tls, grants)
         system.port = await system.door.start(HOST, 0, local_path, management_port)
         return system
 
-    try:
-        system = asyncio.run_coroutine_threadsafe(begin(), loop).result(WAIT_S_MAX)
-        try:
-            yield system
-        finally:
-            system.stop_soon(0.0)()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(WAIT_S_MAX)
-        loop.close()
+    with on_a_thread(begin) as found:
+        yield found

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from numpy.typing import DTypeLike
 
 from slotwise.client.conversation import Conversation
 from slotwise.client.errors import ClientError, NoAnswer, ServerFault
 from slotwise.client.local import ANSWER_S_MAX, connect, greet, receive
-from slotwise.client.question import Question
+from slotwise.client.question import Asker, Question
 from slotwise.client.sharing import Inputs
 from slotwise.client.wire import Array, InferResult
 
@@ -22,7 +22,7 @@ FRAMES_PER_TURN = 64
 Answered = asyncio.Future[InferResult | ClientError]
 
 
-class AsyncLocalClient:
+class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
     """Asks one server through its local socket. Use it as `async with AsyncLocalClient(path) as client`."""
 
     def __init__(self, path: str, *, inputs: Inputs | None = None, answer_s_max: float = ANSWER_S_MAX) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,14 +21,14 @@ from slotwise.client.asynchronous import AsyncLocalClient
 from slotwise.client.errors import ClientError, Refused, Unreachable
 from slotwise.client.http import CONNECTIONS_MAX, HttpClient
 from slotwise.client.local import ANSWER_S_MAX, LocalClient
-from slotwise.client.question import WINDOW, Question, Streamed
+from slotwise.client.question import WINDOW, Asker, Question, Streamed
 from slotwise.client.sharing import MEMORY_BYTES, Inputs
 from slotwise.client.wire import Array, InferResult
 
 TRIES = 3
 
 
-class AsyncClient:
+class AsyncClient(Asker[Coroutine[Any, Any, InferResult]]):
     """Asks one server, within one event loop. Use it as `async with AsyncClient(url) as client`."""
 
     def __init__(
@@ -70,30 +70,6 @@ class AsyncClient:
         Do not write to it between a question and its answer.
         """
         return np.empty(shape, dtype) if self._inputs is None else self._inputs.empty(shape, dtype)
-
-    async def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Array],
-        timeout_us: int | None = None,
-        priority: int | None = None,
-        *,
-        outputs: Sequence[str] = (),
-        has_timing: bool = False,
-    ) -> InferResult:
-        """The model's answer; the model's own deadline and priority hold where none are given.
-
-        `model` is a name, or name/version; without `outputs` all are meant. Raises the ClientError that fits.
-        """
-        question = Question(
-            model=model,
-            inputs=inputs,
-            timeout_us=timeout_us,
-            priority=priority,
-            outputs=outputs,
-            has_timing=has_timing,
-        )
-        return await self.ask(question)
 
     async def ask(self, question: Question) -> InferResult:
         """The answer to a question. Raises the ClientError that fits."""
@@ -162,7 +138,7 @@ class AsyncClient:
             return self._local
 
 
-class Client:
+class Client(Asker[InferResult]):
     """Asks one server, one question after the other or as a stream. Use it as `with Client(url) as client`."""
 
     def __init__(
@@ -199,27 +175,6 @@ class Client:
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array:
         """As `AsyncClient.empty`."""
         return np.empty(shape, dtype) if self._inputs is None else self._inputs.empty(shape, dtype)
-
-    def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Array],
-        timeout_us: int | None = None,
-        priority: int | None = None,
-        *,
-        outputs: Sequence[str] = (),
-        has_timing: bool = False,
-    ) -> InferResult:
-        """As `AsyncClient.infer`."""
-        question = Question(
-            model=model,
-            inputs=inputs,
-            timeout_us=timeout_us,
-            priority=priority,
-            outputs=outputs,
-            has_timing=has_timing,
-        )
-        return self.ask(question)
 
     def ask(self, question: Question) -> InferResult:
         """The answer to a question. Raises the ClientError that fits."""

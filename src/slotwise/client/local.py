@@ -10,7 +10,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from slotwise.client.conversation import Conversation
 from slotwise.client.errors import ClientError, NoAnswer, Unreachable
-from slotwise.client.question import WINDOW, Question, Streamed
+from slotwise.client.question import WINDOW, Asker, Question, Streamed
 from slotwise.client.sharing import Inputs
 from slotwise.client.wire import Array, InferResult
 
@@ -27,7 +27,7 @@ ANSWER_S_MAX = 60.0
 _DESCRIPTORS_MAX = 4
 
 
-class LocalClient:
+class LocalClient(Asker[InferResult]):
     """Asks one server through its local socket. Use it as `with LocalClient(path) as client`."""
 
     def __init__(self, path: str, *, inputs: Inputs | None = None, answer_s_max: float = ANSWER_S_MAX) -> None:
@@ -68,31 +68,6 @@ class LocalClient:
         Do not write to it between `infer` and its answer. It can be sent again; its memory is free once forgotten.
         """
         return self._conversation.inputs.empty(shape, dtype)
-
-    def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Array],
-        timeout_us: int | None = None,
-        priority: int | None = None,
-        *,
-        outputs: Sequence[str] = (),
-        has_timing: bool = False,
-    ) -> InferResult:
-        """The model's answer; the model's own deadline and priority hold where none are given.
-
-        `model` is a name, or name/version. Raises the ClientError that fits.
-        """
-        return self.ask(
-            Question(
-                model=model,
-                inputs=inputs,
-                timeout_us=timeout_us,
-                priority=priority,
-                outputs=outputs,
-                has_timing=has_timing,
-            )
-        )
 
     def ask(self, question: Question) -> InferResult:
         """The answer to a question. Raises the ClientError that fits."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import mmap
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,23 +21,10 @@ from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.oip.codec import Bounds
 from slotwise.edges.oip.local.door import LocalDoor
 from slotwise.edges.store.files import SharedArena, make_memory
-from slotwise.engine.clock import RealClock
 from slotwise.engine.fronts import Fronts
 from slotwise.engine.loop import Engine
-from slotwise.engine.statistics import Statistics
-from slotwise.facts.events import Event
 from slotwise.facts.types import TensorRef
-from tests.edges.echo import (
-    RETRY_S,
-    SEGMENT,
-    SPECS,
-    WAIT_S_MAX,
-    EchoController,
-    ListedModels,
-    NoFleet,
-    TestArena,
-    ending,
-)
+from tests.edges.echo import SEGMENT, WAIT_S_MAX, Behind, NoFleet, TestArena, on_a_thread
 
 MEMORY_BYTES = 1 << 20
 ROW = np.array([[1, 2, 3, 4]], np.float32)
@@ -67,15 +52,13 @@ class EchoMemories:
         return memoryview(self.shared[ref.segment])[ref.offset : ref.offset + ref.nbytes]
 
 
-class LocalSystem:
-    """All of it. The constructor runs on the loop's own thread."""
+class LocalSystem(Behind):
+    """All of it, behind the local door."""
+
+    door: LocalDoor
 
     def __init__(self, limits: LocalLimits, late_answers: bool) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.clock = RealClock(self.loop)
-        self.arena = TestArena(256 << 20)
-        self.models = ListedModels(SPECS)
-        self.controller = EchoController()
+        super().__init__(256 << 20)
         self.memories = EchoMemories(self.arena)
         self.door = LocalDoor(
             models=self.models,
@@ -96,7 +79,7 @@ class LocalSystem:
             controller=self.controller,
             fleet=NoFleet(),
             front=Fronts((self.door,)),
-            recorders=[Statistics()],
+            recorders=[self.statistics],
         )
         self.path = ""
 
@@ -108,32 +91,10 @@ class LocalSystem:
     def in_flight(self) -> int:
         return self.door.statistics().requests_in_flight
 
-    def release(self) -> None:
-        """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
-        self.loop.call_soon_threadsafe(self._release)
-
-    def stop_soon(self, patience_s: float) -> Callable[[], None]:
-        """Begin to stop; the callable waits until that is done."""
-        future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
-        return lambda: future.result(WAIT_S_MAX)
-
-    def _post(self, event: Event) -> None:
-        self.engine.post(event)  # made after the door, which it needs
-
-    def _release(self) -> None:
-        if not self.controller.silent:
-            self.loop.call_later(RETRY_S, self._release)
-        for request in list(self.controller.silent.values()):
-            del self.controller.silent[request.id]
-            self.door.reply(ending(request, self.clock.now_ns()))
-
 
 @contextmanager
 def serving(path: Path, limits: LocalLimits = LOCAL_LIMITS, *, late_answers: bool = False) -> Iterator[LocalSystem]:
     """A system that listens at a path."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
     async def begin() -> LocalSystem:
         system = LocalSystem(limits, late_answers)
@@ -141,16 +102,8 @@ def serving(path: Path, limits: LocalLimits = LOCAL_LIMITS, *, late_answers: boo
         system.door.start(system.path)
         return system
 
-    try:
-        system = asyncio.run_coroutine_threadsafe(begin(), loop).result(WAIT_S_MAX)
-        try:
-            yield system
-        finally:
-            system.stop_soon(0.0)()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(WAIT_S_MAX)
-        loop.close()
+    with on_a_thread(begin) as found:
+        yield found
 
 
 class Bare:
