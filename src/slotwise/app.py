@@ -42,6 +42,7 @@ from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics
 from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.pages import json_page, text_page
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls, check_tls
 from slotwise.edges.repository.registry import Progress, Registry
 from slotwise.edges.slices import cores as core_slices
@@ -130,11 +131,11 @@ class LiveSystem:
         )
         self.statistics = Statistics()
         request_ids = itertools.count(1)
-        self.door = self._make_door(tls, request_ids)
-        self.local = self._make_local(request_ids) if config.local_socket else None
         self._journal_file = _journal_file(config)
         self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
+        self.door = self._make_door(tls, request_ids)
+        self.local = self._make_local(request_ids) if config.local_socket else None
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
@@ -279,6 +280,7 @@ class LiveSystem:
             late_answers=self.config.late_answers,
             tls=tls,
             grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
+            recording=Recording(tracing=self._traces.sampling if self._traces else None, logging=self._logs),
             more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
         )
 

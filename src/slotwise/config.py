@@ -32,7 +32,7 @@ from slotwise.edges.traces.settings import Traces
 from slotwise.policy.controller import Limits as ControllerLimits
 
 MIB = 1 << 20
-GRPC_LIBRARIES = ("grpc", "grpc_health")
+GRPC_LIBRARIES = ("grpc", "grpc_health", "grpc_reflection")
 PLACE = " - at `$."
 """What the library puts between a complaint and the key that it is about."""
 

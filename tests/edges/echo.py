@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from slotwise.edges.oip.access import Grant
-from slotwise.edges.oip.http import HttpDoor
+from slotwise.edges.oip.http import NO_RECORDING, HttpDoor
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls
 from slotwise.engine.clock import RealClock
 from slotwise.engine.loop import Engine
@@ -256,7 +257,13 @@ class System(Behind):
     door: HttpDoor
 
     def __init__(
-        self, limits: Limits, arena_bytes: int, late_answers: bool, tls: Tls | None, grants: Sequence[Grant] | None
+        self,
+        limits: Limits,
+        arena_bytes: int,
+        late_answers: bool,
+        tls: Tls | None,
+        grants: Sequence[Grant] | None,
+        recording: Recording,
     ) -> None:
         super().__init__(arena_bytes)
         self.door = HttpDoor(
@@ -271,6 +278,7 @@ class System(Behind):
             late_answers=late_answers,
             tls=tls,
             grants=grants,
+            recording=recording,
         )
         self.engine = Engine(
             clock=self.clock,
@@ -313,11 +321,12 @@ def serving(
     local_path: str = "",
     grants: Sequence[Grant] | None = None,
     management_port: int | None = None,
+    recording: Recording = NO_RECORDING,
 ) -> Iterator[System]:
     """A system that listens, on a thread of its own; with `local_path` on a Unix socket too."""
 
     async def begin() -> System:
-        system = System(limits, arena_bytes, late_answers, tls, grants)
+        system = System(limits, arena_bytes, late_answers, tls, grants, recording)
         system.port = await system.door.start(HOST, 0, local_path, management_port)
         return system
 

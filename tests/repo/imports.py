@@ -128,6 +128,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
     "grpc": ("slotwise.edges.oip.grpc",),
     "grpc_health": ("slotwise.edges.oip.grpc",),
+    "grpc_reflection": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),
     "matplotlib": ("slotwise.edges.plots",),
     "msgspec": (

@@ -73,6 +73,72 @@ class Recorder(Protocol):
         """One turn has been decided and is about to be carried out."""
 
 
+UNBOUNDED = 1 << 62
+"""A count that is never used up."""
+
+
+@value
+class TraceSetting:
+    """Which requests are traced: none, or one in so many until `left` more have been."""
+
+    is_on: bool
+    one_in: int
+    left: int = UNBOUNDED
+
+
+@value
+class OwnTraceSetting:
+    """What one model, or the server as a whole, sets for itself. None is left to whoever stands above it."""
+
+    is_on: bool | None = None
+    one_in: int | None = None
+    left: int | None = None
+
+
+class Tracing(Protocol):
+    """Which requests are traced, by the model's name; the empty name stands for all models that set nothing."""
+
+    def setting(self, model: str = "") -> TraceSetting:
+        """What holds for a model."""
+
+    def own(self, model: str = "") -> OwnTraceSetting:
+        """What of it the model sets for itself, with what is left of its count."""
+
+    def put(self, own: OwnTraceSetting, model: str = "") -> None:
+        """Have a model set this for itself from now on."""
+
+
+@value
+class LogSetting:
+    """Which rows the logs keep: of requests by how they ended, and of actions."""
+
+    info: bool = True
+    """Requests answered in time, and those whose clients went away."""
+    warning: bool = True
+    """Requests that were refused, dropped, or answered late."""
+    error: bool = True
+    """Requests that failed."""
+    actions: bool = True
+
+
+class Logging(Protocol):
+    """Logs that are kept, and which rows they keep."""
+
+    @property
+    def folder(self) -> str:
+        """Where they are kept."""
+
+    @property
+    def format(self) -> str:
+        """What kind of files they are."""
+
+    def setting(self) -> LogSetting:
+        """Which rows they keep."""
+
+    def put(self, setting: LogSetting) -> None:
+        """Keep these rows from now on."""
+
+
 class ModelCounts(Protocol):
     """What has become of requests, by model."""
 

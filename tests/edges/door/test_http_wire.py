@@ -173,9 +173,10 @@ def test_a_compressed_body_that_is_not_sound_is_refused(wire: Wire, body: bytes,
 
 
 def test_an_answer_is_compressed_when_asked_for_and_worth_it(wire: Wire) -> None:
-    long = wire.ask(wide(b"a" * 5000, "Accept-Encoding: deflate, gzip;q=0.5"))
-    assert long.headers["content-encoding"] == "gzip"
-    assert long.body.endswith(b"a" * 5000)
+    for accepted, coding in {"br, gzip;q=0.5": "gzip", "gzip; q=0, deflate, gzip": "deflate"}.items():
+        long = wire.ask(wide(b"a" * 5000, f"Accept-Encoding: {accepted}"))
+        assert long.headers["content-encoding"] == coding
+        assert long.body.endswith(b"a" * 5000)
     assert "content-encoding" not in wire.ask(infer("echo", None, "Accept-Encoding: gzip")).headers
     assert "content-encoding" not in wire.ask(wide(b"a" * 5000, "Accept-Encoding: gzip;q=0")).headers
 

@@ -18,7 +18,9 @@ from tritonclient.grpc import service_pb2
 from slotwise.edges.oip.grpc.keeper import DoorKeeper
 from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits
 from slotwise.edges.oip.grpc.service import NAME
+from slotwise.edges.oip.http import NO_RECORDING
 from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.recording import Recording
 from tests.edges.echo import HOST, WAIT_S_MAX, System, serving
 from tests.edges.wire import LIMITS
 
@@ -46,11 +48,16 @@ class Door:
 
 
 @contextmanager
-def opened(limits: GrpcLimits = GRPC_LIMITS, server_limits: Limits = LIMITS, **changes: object) -> Iterator[Door]:
+def opened(
+    limits: GrpcLimits = GRPC_LIMITS,
+    server_limits: Limits = LIMITS,
+    recording: Recording = NO_RECORDING,
+    **changes: object,
+) -> Iterator[Door]:
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
     keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
-    with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream) as system:
+    with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream, recording=recording) as system:
         door = Door(system, keeper)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)

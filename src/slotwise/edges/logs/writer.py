@@ -16,12 +16,15 @@ from slotwise.edges.logs.files import LogFile, LogFolder, Row
 from slotwise.edges.logs.recorder import LogRecorder
 from slotwise.edges.logs.rows import ActionRow, RequestRow
 from slotwise.edges.logs.settings import Logs
+from slotwise.engine.ports import LogSetting
 from slotwise.facts.actions import Action
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
+from slotwise.facts.types import Outcome
 
 ROWS_AT_ONCE = 32
 """Made into text in one go: some 0.1 ms in which the thread keeps the interpreter to itself."""
+FINE, FAILED = (Outcome.IN_TIME.value, Outcome.CANCELLED.value), Outcome.FAILED.value
 ROWS_GATHERED = 1024
 """Without a thread, rows are written when there are so many."""
 
@@ -106,11 +109,14 @@ class Log:
 class LogFiles:
     """Both logs over their files; a `ports.Recorder`. Whoever owns it calls `write` now and then, and `close`."""
 
+    setting = LogSetting()
+    """Which rows are kept; may be replaced at any time."""
+
     def __init__(self, settings: Logs) -> None:
         """Raises OSError when nothing can be written in the folder, which is made if need be."""
         self._requests = Log("requests", RequestRow, settings)
         self._actions = Log("actions", ActionRow, settings)
-        self._recorder = LogRecorder(self._requests.put, self._actions.put)
+        self._recorder = LogRecorder(self._put_request, self._put_action)
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in. No disk is waited for."""
@@ -134,6 +140,18 @@ class LogFiles:
         """What was written and lost."""
         return (self._requests.statistics(), self._actions.statistics())
 
+    def _put_request(self, row: RequestRow) -> None:
+        if row.result in FINE:
+            is_kept = self.setting.info
+        else:
+            is_kept = self.setting.error if row.result == FAILED else self.setting.warning
+        if is_kept:
+            self._requests.put(row)
+
+    def _put_action(self, row: ActionRow) -> None:
+        if self.setting.actions:
+            self._actions.put(row)
+
 
 class DirectLogs:
     """Logs written by whoever records, for virtual time, in which a disk can be waited for."""
@@ -155,12 +173,13 @@ class DirectLogs:
 
 
 class ThreadedLogs:
-    """Logs written by a thread, for a server, whose loop waits for no disk."""
+    """Logs written by a thread, for a server, whose loop waits for no disk; a `ports.Logging`."""
 
     def __init__(self, settings: Logs) -> None:
         """Raises as `LogFiles` does."""
         self._files = LogFiles(settings)
         self._settings = settings
+        self.folder, self.format = settings.folder, settings.format
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="slotwise-logs", daemon=True)
         self._thread.start()
@@ -172,6 +191,14 @@ class ThreadedLogs:
     def statistics(self) -> tuple[LogUse, ...]:
         """What was written and lost so far."""
         return self._files.statistics()
+
+    def setting(self) -> LogSetting:
+        """Which rows are kept."""
+        return self._files.setting
+
+    def put(self, setting: LogSetting) -> None:
+        """Keep these rows from now on."""
+        self._files.setting = setting
 
     def close(self) -> None:
         """Write the rest, as far as the disk takes it within `close_s_max`. Blocks so long; harmless twice."""

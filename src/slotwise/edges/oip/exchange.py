@@ -10,7 +10,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from slotwise.edges.oip.body import Inflater
+from slotwise.edges.oip.body import Coding, Inflater
 from slotwise.edges.oip.codec import Contract, Filler, Infer, Wish, borrow, decode, decode_raw, fill, split
 from slotwise.edges.oip.datatypes import BYTES
 from slotwise.edges.oip.errors import WireError, too_large
@@ -67,7 +67,8 @@ class Exchange:
     authorization: bytes | None = None
     keep_alive = True
     expects_continue = False
-    takes_gzip = False
+    coding: Coding | None = None
+    """What the answer may be compressed with."""
     names_connection = False
     """It has a header Connection."""
     is_complete = False

@@ -13,9 +13,19 @@ from slotwise.edges.oip.errors import WireError
 
 HEALTH = "/v2/health/"
 """Open to everybody: those who watch over a server have no token."""
-MANAGING = ("/v2/repository/", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/v2/slotwise/", "/metrics")
+MANAGING = (
+    "/v2/repository/",
+    "/v2/systemsharedmemory",
+    "/v2/cudasharedmemory",
+    "/v2/trace/",
+    "/v2/logging",
+    "/v2/slotwise/",
+    "/metrics",
+)
 """What changes a server, or tells more than a client need know."""
 _MODELS = "/v2/models/"
+_TRACE = "/trace/setting"
+"""Behind a model's name, it belongs to what changes a server too."""
 
 
 class Guard:
@@ -47,7 +57,7 @@ class Guard:
         if path.startswith(HEALTH):
             return
         authorization = next((text for name, text in scope["headers"] if name == b"authorization"), None)
-        if path.startswith(MANAGING):
+        if path.startswith(MANAGING) or (path.startswith(_MODELS) and path.endswith(_TRACE)):
             if self._ports and (scope.get("server") or ("", None))[1] not in self._ports:
                 raise WireError(HTTPStatus.NOT_FOUND, f"{path} is on the port for management, not on this one")
             self._access.check_manage(authorization)

@@ -34,6 +34,7 @@ from slotwise.edges.oip.errors import WireError, bad
 from slotwise.edges.oip.exchange import Exchange, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, spec_of
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.oip.tls import Tls
 from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post
@@ -44,8 +45,8 @@ from slotwise.facts.value import value
 
 _INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-_GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
+NO_RECORDING = Recording()
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
 _LENGTHS = frozenset((6, 7, 10, 13, 14, 15, 16, 31))
@@ -90,6 +91,7 @@ class HttpDoor:
         late_answers: bool = False,
         tls: Tls | None = None,
         grants: Sequence[Grant] | None = None,
+        recording: Recording = NO_RECORDING,
         more_routes: Sequence[BaseRoute] = (),
     ) -> None:
         """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200.
@@ -123,6 +125,7 @@ class HttpDoor:
             identity=identity,
             limits=limits,
             regions=self._regions,
+            recording=recording,
             access=self.access,
             ports=self._management_ports,
             is_ready=lambda: not self._is_draining,
@@ -312,9 +315,9 @@ class HttpDoor:
         headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:
             headers = _BINARY_TYPE % payload.head_length
-        if exchange.takes_gzip and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
-            content = body.gzip(content, self.limits.gzip_level)
-            headers += _GZIPPED
+        if exchange.coding is not None and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
+            content = body.compress(content, exchange.coding, self.limits.gzip_level)
+            headers += exchange.coding.header
         connection.send(exchange, HTTPStatus.OK, headers, content)
 
     def _abandon(self, request_id: int, exchange: Exchange) -> None:
@@ -400,7 +403,7 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
         elif size == 31 and name.lower() == b"inference-header-content-length":
             exchange.head_length = _head_length(text)
         elif size == 15 and name.lower() == b"accept-encoding":
-            exchange.takes_gzip = body.takes_gzip(text)
+            exchange.coding = body.coding(text)
         elif size == 16 and name.lower() == b"content-encoding":
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
         elif size == 13 and name.lower() == b"authorization":

@@ -23,6 +23,7 @@ from slotwise.edges.oip.access import Access
 from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
 from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions
 from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
 from slotwise.facts.types import ModelSpec
@@ -68,6 +69,7 @@ class Management:
         identity: Identity,
         limits: Limits,
         regions: Regions,
+        recording: Recording,
         access: Access,
         ports: Collection[int],
         is_ready: Callable[[], bool],
@@ -78,6 +80,7 @@ class Management:
         self._identity = identity
         self._limits = limits
         self._regions = regions
+        self._recording = recording
         self._access = access
         self._ports = ports
         self._is_ready = is_ready
@@ -85,7 +88,13 @@ class Management:
     def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI app, with more routes beside the protocol's own."""
         app = Starlette(
-            routes=[*self._server_routes(), *self._model_routes(), *self._region_routes(), *more],
+            routes=[
+                *self._server_routes(),
+                *self._model_routes(),
+                *self._region_routes(),
+                *self._recording_routes(),
+                *more,
+            ],
             middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=_say_wire)],
             exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
         )
@@ -128,9 +137,21 @@ class Management:
             ]
         return found
 
+    def _recording_routes(self) -> list[BaseRoute]:
+        found: list[BaseRoute] = [
+            Route("/v2/logging", self._logs),
+            Route("/v2/logging", self._change_logs, methods=["POST"]),
+        ]
+        for of in ("", "/models/{name}"):
+            found += [
+                Route(f"/v2{of}/trace/setting", self._traces),
+                Route(f"/v2{of}/trace/setting", self._change_traces, methods=["POST"]),
+            ]
+        return found
+
     async def _server(self, request: Request) -> Response:
         more = (documents.SHARED_MEMORY_EXTENSION,) if self._limits.shared_memory else ()
-        extensions = tuple(sorted(documents.EXTENSIONS + more))
+        extensions = tuple(sorted((*documents.EXTENSIONS, *more, *self._recording.extensions())))
         return _json(documents.ServerMetadata(self._identity.name, self._identity.version, extensions))
 
     async def _live(self, request: Request) -> Response:
@@ -198,6 +219,24 @@ class Management:
         if "/systemsharedmemory" in request.url.path:
             self._regions.unregister(request.path_params.get("region"))
         return Response()
+
+    async def _traces(self, request: Request) -> Response:
+        return _json(self._recording.traces(self._traced(request)))
+
+    async def _change_traces(self, request: Request) -> Response:
+        changes = await self._read(request, dict[str, str | int | list[str] | None])
+        return _json(self._recording.change_traces(changes, self._traced(request)))
+
+    async def _logs(self, request: Request) -> Response:
+        return _json(self._recording.logs())
+
+    async def _change_logs(self, request: Request) -> Response:
+        return _json(self._recording.change_logs(await self._read(request, dict[str, bool | int | str | None])))
+
+    def _traced(self, request: Request) -> str:
+        """The model that a trace setting is for; empty for all. Raises WireError when there is no such model."""
+        name: str = request.path_params.get("name", "")
+        return self._spec(request).name if name else ""
 
     def _spec(self, request: Request) -> ModelSpec:
         name, version = request.path_params["name"], request.path_params.get("version", "")

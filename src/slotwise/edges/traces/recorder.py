@@ -1,6 +1,6 @@
 """Requests as spans: one for the whole, and one each for queue, wait, execution and return.
 
-The turns only pick the requests that are traced, by their numbers, and keep what is told of them; spans are made and
+The turns only pick the requests that are traced (`sampling`), and keep what is told of them; spans are made and
 sent by a thread of its own. Whatever the collector does not take is counted, and nobody waits for it.
 """
 
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from slotwise.edges.traces.sampling import Sampling
 from slotwise.edges.traces.settings import Traces
 from slotwise.facts.actions import Action, Reply
 from slotwise.facts.events import Arrived, Event
@@ -20,8 +21,6 @@ from slotwise.facts.units import MS
 from slotwise.facts.value import value
 
 LIBRARIES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-SPREAD, RANGE = 0x9E3779B97F4A7C15, 1 << 64
-"""Multiplying by the one modulo the other spreads successive numbers evenly."""
 
 
 @value
@@ -52,7 +51,7 @@ class TraceRecorder:
     def __init__(self, settings: Traces, send: Send) -> None:
         self._settings = settings
         self._send = send
-        self._below = int(settings.ratio * RANGE)
+        self.sampling = Sampling(settings.ratio)
         self._open: dict[int, Request] = {}
         self._waiting: deque[Ended] = deque()
         self._sent = self._behind = self._untaken = 0
@@ -63,7 +62,7 @@ class TraceRecorder:
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in."""
         for event in events:
-            if type(event) is Arrived and event.request.id * SPREAD % RANGE < self._below:
+            if type(event) is Arrived and self.sampling.takes(event.request):
                 self._open[event.request.id] = event.request
         if self._open:
             for action in actions:

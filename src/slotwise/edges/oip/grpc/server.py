@@ -1,4 +1,4 @@
-"""The gRPC door's own process: gRPC's server with the inference and the health service, from start to drained.
+"""The gRPC door's own process: gRPC's server with inference, health and reflection, from start to drained.
 
 It says on standard output in one line of JSON that it listens, or why it cannot, and ends when it is told to.
 """
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from slotwise.edges.oip.grpc import inference_pb2
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
 from slotwise.edges.oip.grpc.service import NAME, Service
 from slotwise.edges.oip.grpc.upstream import Upstream
@@ -34,6 +37,8 @@ async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls_max)
     server.add_generic_rpc_handlers((service.handler(),))
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    told = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(told, server, pool=_descriptors())
     try:
         port = _bind(server, settings)
     except (OSError, RuntimeError) as error:
@@ -61,3 +66,11 @@ def _bind(server: grpc.aio.Server, settings: DoorSettings) -> int:
 async def _set_health(healthy: health.aio.HealthServicer, status: int) -> None:
     for name in SERVICES:
         await healthy.set(name, status)
+
+
+def _descriptors() -> DescriptorPool:
+    """All that is served, in one pool: the protocol's messages have theirs, the other two are in the process's."""
+    pool = DescriptorPool()
+    for module in (inference_pb2, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool

@@ -17,7 +17,7 @@ from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.edges.oip.grpc.errors import CallError, error_of, unavailable
 from slotwise.edges.oip.grpc.limits import GrpcLimits
 from slotwise.edges.oip.grpc.messages import FINAL_ASKED, FINAL_TOLD, answer_of, parse, question_of
-from slotwise.edges.oip.grpc.pages import CALLS, NOT_SERVED, Call, page_of, reply_of
+from slotwise.edges.oip.grpc.pages import CALLS, Call, page_of, reply_of
 from slotwise.edges.oip.grpc.upstream import Upstream
 from slotwise.facts.types import Reason
 from slotwise.facts.units import US, S
@@ -45,7 +45,6 @@ class Service:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
         methods = {name: unary(self._call(self._page_answerer(call))) for name, call in CALLS.items()}
-        methods |= {name: unary(self._call(_not_served(name, instead))) for name, instead in NOT_SERVED.items()}
         methods["ModelInfer"] = unary(self._call(self._infer))
         methods["ModelStreamInfer"] = stream(self._stream)
         return grpc.method_handlers_generic_handler(NAME, methods)
@@ -166,10 +165,3 @@ def _authorization(context: Context) -> str:
         if name == "authorization":
             return shown if isinstance(shown, str) else shown.decode("latin-1")
     return ""
-
-
-def _not_served(name: str, instead: str) -> Answerer:
-    async def refuse(_raw: bytes, _context: Context) -> bytes:
-        raise CallError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served: {instead}")
-
-    return refuse
