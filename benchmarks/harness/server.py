@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,20 +64,27 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(repository: Path, folder: Path, settings: Mapping[str, object]) -> Iterator[Server]:
-    """Serve a repository with these settings of `slotwise.config.Config`; `folder` keeps what is written."""
+def serve(
+    repository: Path, folder: Path, settings: Mapping[str, object], packages: Sequence[Path] = ()
+) -> Iterator[Server]:
+    """Serve a repository with these settings of `slotwise.config.Config`; `folder` keeps what is written.
+
+    `packages` are folders of libraries that this environment does not have.
+    """
     config = folder / "server.toml"
     config.write_text(
         _toml(
             {"repository": str(repository), "http_port": 0, "grpc": False, "cache": str(folder / "cache"), **settings}
         )
     )
+    found = os.environ.get("PYTHONPATH", "")
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "slotwise.cli", "serve", "--config", str(config)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, [found]), *map(str, packages)])},
         )
         try:
             yield Server(process, _port(process, folder / "server.log"))

@@ -141,7 +141,7 @@ def test_a_server_that_records_nothing_says_so() -> None:
         for path, body in (("/v2/trace/setting", b'{"trace_rate": "1"}'), ("/v2/logging", b'{"log_info": true}')):
             answer = wire.ask(post(path, body))
             assert (answer.status, "its operator names" in str(answer.text["error"])) == (400, True)
-        assert not {"trace", "logging"} & set(wire.ask(get("/v2")).text["extensions"])  # type: ignore[call-overload]
+        assert not {"trace", "logging"} & set(wire.ask(get("/v2")).text["extensions"])  # type: ignore[call-overload]  # a document
         assert wire.ask(get("/v2/models/nobody/trace/setting")).status == 404
 
 

@@ -60,17 +60,11 @@ class _BinarySize(msgspec.Struct, gc=False):
     binary_data_size: int
 
 
-class _InRegion(msgspec.Struct, omit_defaults=True, gc=False):
-    shared_memory_region: str
-    shared_memory_byte_size: int
-    shared_memory_offset: int = 0
-
-
 class _Output(msgspec.Struct, omit_defaults=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: _BinarySize | _InRegion | None = None
+    parameters: _BinarySize | None = None
     data: list[object] | None = None
 
 
@@ -113,8 +107,8 @@ def encode_answer(
         view = read(ref)
         if wanted.place is not None:
             write(wanted.place, view)
-            there = _InRegion(wanted.place.region, ref.nbytes, wanted.place.offset)
-            told.append(_Output(ref.name, ref.datatype, ref.shape, there))
+            # Where it went is not repeated: clients take any parameters here for those of binary data.
+            told.append(_Output(ref.name, ref.datatype, ref.shape))
         elif wanted.is_binary:
             told.append(_Output(ref.name, ref.datatype, ref.shape, _BinarySize(ref.nbytes)))
             data.append(view)

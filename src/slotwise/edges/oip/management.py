@@ -24,7 +24,7 @@ from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_l
 from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.recording import Recording
-from slotwise.edges.oip.regions import Regions
+from slotwise.edges.oip.regions import Regions, unknown_region
 from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
@@ -138,16 +138,13 @@ class Management:
         return found
 
     def _recording_routes(self) -> list[BaseRoute]:
-        found: list[BaseRoute] = [
-            Route("/v2/logging", self._logs),
-            Route("/v2/logging", self._change_logs, methods=["POST"]),
-        ]
-        for of in ("", "/models/{name}"):
-            found += [
-                Route(f"/v2{of}/trace/setting", self._traces),
-                Route(f"/v2{of}/trace/setting", self._change_traces, methods=["POST"]),
-            ]
-        return found
+        """Told with GET, changed with POST."""
+        endpoints = {
+            "/v2/trace/setting": self._traces,
+            "/v2/models/{name}/trace/setting": self._traces,
+            "/v2/logging": self._logs,
+        }
+        return [Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in endpoints.items()]
 
     async def _server(self, request: Request) -> Response:
         more = (documents.SHARED_MEMORY_EXTENSION,) if self._limits.shared_memory else ()
@@ -213,6 +210,8 @@ class Management:
         return _json(self._regions.status(request.path_params.get("region")))
 
     async def _cuda_status(self, request: Request) -> Response:
+        if "region" in request.path_params:
+            raise unknown_region(request.path_params["region"])
         return _json([])
 
     async def _unregister(self, request: Request) -> Response:
@@ -221,16 +220,15 @@ class Management:
         return Response()
 
     async def _traces(self, request: Request) -> Response:
-        return _json(self._recording.traces(self._traced(request)))
-
-    async def _change_traces(self, request: Request) -> Response:
+        model = self._traced(request)
+        if request.method != "POST":
+            return _json(self._recording.traces(model))
         changes = await self._read(request, dict[str, str | int | list[str] | None])
-        return _json(self._recording.change_traces(changes, self._traced(request)))
+        return _json(self._recording.change_traces(changes, model))
 
     async def _logs(self, request: Request) -> Response:
-        return _json(self._recording.logs())
-
-    async def _change_logs(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _json(self._recording.logs())
         return _json(self._recording.change_logs(await self._read(request, dict[str, bool | int | str | None])))
 
     def _traced(self, request: Request) -> str:

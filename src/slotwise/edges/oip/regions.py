@@ -128,8 +128,13 @@ class Regions:
         region = self._regions.get(name)
         if region is None:
             self._check_allowed()
-            raise bad(f"there is no shared memory region {name!r}; register it first")
+            raise unknown_region(name)
         return region
+
+
+def unknown_region(name: str) -> WireError:
+    """What is said of a region that there is not."""
+    return WireError(HTTPStatus.NOT_FOUND, f"there is no shared memory region {name!r}; register it first")
 
 
 def _open(key: str) -> int:

@@ -16,7 +16,7 @@ import grpc
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.edges.oip.grpc.errors import CallError, error_of, unavailable
 from slotwise.edges.oip.grpc.limits import GrpcLimits
-from slotwise.edges.oip.grpc.messages import FINAL_ASKED, FINAL_TOLD, answer_of, parse, question_of
+from slotwise.edges.oip.grpc.messages import FINAL_TOLD, answer_of, parse, question_of
 from slotwise.edges.oip.grpc.pages import CALLS, Call, page_of, reply_of
 from slotwise.edges.oip.grpc.upstream import Upstream
 from slotwise.facts.types import Reason
@@ -148,8 +148,7 @@ class Service:
         reply.infer_response.id = request.id
         reply.infer_response.model_name = request.model_name
         answer = await self._answer(request, context)
-        if FINAL_ASKED in request.parameters and request.parameters[FINAL_ASKED].bool_param:
-            answer.parameters[FINAL_TOLD].bool_param = True
+        answer.parameters[FINAL_TOLD].bool_param = True  # there is one answer to each request, and never an empty one
         reply.infer_response.CopyFrom(answer)
 
 
