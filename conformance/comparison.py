@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from conformance.exchange import Answer, Case, Json
+from conformance.exchange import Answer, Case
 from conformance.explanations import explained
 
 STATUS, TYPE, CODING, ALLOW, BODY, BINARY, ERROR = (
@@ -69,13 +69,13 @@ def differences(ours: Answer, triton: Answer, hidden: Sequence[str] = ()) -> lis
     return found
 
 
-def _is_told(body: Json) -> bool:
+def _is_told(body: object) -> bool:
     """Whether a refusal says why, as the protocol has it."""
     text = body.get("error") if isinstance(body, dict) else body
     return isinstance(text, str) and bool(text)
 
 
-def _calm(body: Json, hidden: Sequence[str]) -> Json:
+def _calm(body: object, hidden: Sequence[str]) -> object:
     """Without what differs by nature, and lists of named things in the order of their names."""
     if isinstance(body, dict):
         return {key: _calm(told, hidden) for key, told in body.items() if key not in hidden}
@@ -84,5 +84,5 @@ def _calm(body: Json, hidden: Sequence[str]) -> Json:
     return body
 
 
-def _name_of(one: Json) -> str:
+def _name_of(one: object) -> str:
     return str(one.get("name", "")) if isinstance(one, dict) else ""

@@ -88,11 +88,11 @@ Case = HttpCase | GrpcCase
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came back. `binary` holds what follows the JSON, in hexadecimal digits."""
+    """What came back. `body` is JSON or a text; `binary` holds what follows it, in hexadecimal digits."""
 
     status: str
     headers: Mapping[str, str] = {}
-    body: Json = None
+    body: object = None
     binary: str = ""
 
     def is_done(self) -> bool:

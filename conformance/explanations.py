@@ -32,22 +32,24 @@ RULES = (
         lambda ours, triton: triton.headers.get("Content-Type") == PLAIN and ours.headers.get("Content-Type") == JSON,
         "ours is JSON and says so; Triton says text/plain where its HTTP layer answers, before JSON too",
     ),
-    Rule(TYPE, lambda ours, _: ours.body is None and not ours.headers, "a body of no bytes has no type here"),
+    Rule(
+        TYPE, lambda ours, _: ours.body is None and not ours.headers, "an empty body has no type here; Triton says JSON"
+    ),
     Rule(ALLOW, lambda _, triton: "Allow" not in triton.headers, "HTTP asks for Allow with 405; Triton leaves it out"),
     Rule(
         STATUS,
         _statuses(("400", "INVALID_ARGUMENT"), ("500", "INTERNAL")),
-        "Triton tells what its client did wrong as a fault of its own; here it is the client's",
+        "Triton tells what a client did wrong as a fault of its own (500, INTERNAL); here it is the client's (400)",
     ),
     Rule(
         STATUS,
         _statuses(("404", "NOT_FOUND"), ("400", "INVALID_ARGUMENT")),
-        "what there is not is not found, on every route; Triton calls it a bad request on some",
+        "what there is not is not found (404) on every route; Triton calls it a bad request (400) on some",
     ),
     Rule(
         STATUS,
         _statuses(("503", "UNAVAILABLE"), ("400", "404", "NOT_FOUND")),
-        "a model that is known and not on offer is unavailable, with the reason and when to come again",
+        "a model that is known and not on offer is 503, with the reason; Triton says unknown or not ready",
     ),
 )
 PLATFORM = {BODY: "ONNX Runtime serves the model here, Python there"}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from conformance.comparison import Row
 from conformance.exchange import Answer
 
-CELL_LEN_MAX = 110
+CELL_LEN_MAX = 80
+OFTEN = 3
+"""Words that stand so often in the tables get a number,"""
+SHORT_LEN = 20
+"""but for those that are no longer than this."""
 ABOUT = """\
 How Slotwise keeps to the Open Inference Protocol: beside Triton's own server, under standard clients that nobody has
 changed, and under a program that makes requests out of [openapi.yaml](openapi.yaml). This page is written by
@@ -18,10 +23,10 @@ changed, and under a program that makes requests out of [openapi.yaml](openapi.y
 explained or a client fails. `conformance/answers.json` holds every answer in full.
 """
 COMPARED = """\
-Compared are the status, the content type and coding, `Allow`, and the whole body of an answer. Of a refusal the words are
-each server's own: it counts that there are some. Left out is what differs by nature: instants, durations, paths, the
-reason that a model does not load. Models are identities and a sum: ONNX here, Python in Triton, whose package on PyPI
-has no backend for ONNX.
+Compared are the status, the content type and coding, `Allow`, and the whole body of an answer. Of a refusal the words
+are each server's own: it counts that there are some. Left out is what differs by nature: instants, durations, paths,
+the reason that a model does not load. Models are identities and a sum: ONNX here, Python in Triton, whose package on
+PyPI has no backend for ONNX.
 """
 
 
@@ -68,19 +73,44 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _runs(report.findings, "checker")
     yield "## Beside Triton, request by request"
     yield ""
-    alike = sum(not row.differs for row in report.rows)
-    yield f"{len(report.rows)} requests, the same bytes to both; {alike} are answered alike."
+    yield _counted(report.rows)
     yield COMPARED
+    legend = _legend(report.rows)
+    yield "Often the same thing differs for the same reason; in the tables its number stands for it:"
+    yield ""
+    yield from (f"{number}. {words}" for words, number in legend.items())
+    yield ""
     for (protocol, section), rows in itertools.groupby(report.rows, lambda row: (row.protocol, row.section)):
         yield f"### {protocol}: {section}"
         yield ""
         yield "| request | | Slotwise | Triton | what differs, and why |"
         yield "| --- | --- | --- | --- | --- |"
         for row in rows:
-            why = "; ".join(f"**{way}**: {row.why.get(way, 'not explained')}" for way in row.differs)
+            why = "; ".join(_why(way, row.why.get(way, "not explained"), legend) for way in row.differs)
             cells = (row.name, f"`{row.request}`", _answered(row.ours), _answered(row.triton), why)
             yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
         yield ""
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """How much is alike, and what differs how often."""
+    ways = Counter(way for row in rows for way in row.differs)
+    alike = sum(not row.differs for row in rows)
+    told = ", ".join(f"{way} {count}" for way, count in ways.most_common())
+    return (
+        f"{len(rows)} requests, the same bytes to both; {alike} are answered alike. What differs, how often: {told}.\n"
+    )
+
+
+def _legend(rows: Sequence[Row]) -> dict[str, int]:
+    """A number for the words that stand often."""
+    uses = Counter(row.why[way] for row in rows for way in row.differs if way in row.why)
+    often = [words for words, count in uses.most_common() if count >= OFTEN and len(words) > SHORT_LEN]
+    return {words: number for number, words in enumerate(often, start=1)}
+
+
+def _why(way: str, words: str, legend: Mapping[str, int]) -> str:
+    return f"{way} ({legend[words]})" if words in legend else f"{way}: {words}"
 
 
 def _runs(runs: Sequence[Run], who: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ then nothing of the request is done. Where spans go and where logs lie is the op
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -19,6 +20,9 @@ TRACE_EXTENSION, LOGGING_EXTENSION = "trace", "logging"
 MODE = "opentelemetry"
 OFF, TIMESTAMPS = "OFF", "TIMESTAMPS"
 WITHOUT_END = "-1"
+DIGITS_MAX = 18
+"""Of a rate or a count."""
+_WHOLE = re.compile(rf"0|[1-9][0-9]{{0,{DIGITS_MAX - 1}}}")
 TraceChanges = Mapping[str, str | int | list[str] | None]
 LogChanges = Mapping[str, bool | int | str | None]
 _NO_TRACES = "no requests are traced at this server; its operator names a collector as `endpoint` under [traces]"
@@ -139,8 +143,8 @@ def _count(key: str, told: object) -> int:
 def _whole(key: str, told: object, least: int) -> int:
     """A whole number, which the protocol writes as a text."""
     text = str(told)
-    if not (text.isascii() and text.isdecimal() and least <= int(text) < UNBOUNDED):
-        raise bad(f"{key}: {text!r} is no whole number of {least} or more")
+    if not (_WHOLE.fullmatch(text) and int(text) >= least):
+        raise bad(f"{key}: {text!r} is no whole number from {least} to {DIGITS_MAX} digits")
     return int(text)
 
 
