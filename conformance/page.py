@@ -22,11 +22,18 @@ changed, and under a program that makes requests out of [openapi.yaml](openapi.y
 `python -m conformance --write docs/conformance.md`, which asks real servers and ends with 1 where a difference is not
 explained or a client fails. `conformance/answers.json` holds every answer in full.
 """
+CHECKED = """\
+Sound requests and broken ones (the checker's phases coverage and fuzzing), with the names of models, versions and
+regions that there are and one of each that there is not. One of its usual checks is off: that a sound request is
+accepted (`positive_data_acceptance`), since no description can say which tensors a model takes. 501 and 503 count as
+answers, for they are told on purpose and say what to do; any other status from 500 on is a finding. For regions of
+shared memory it is not asked that a broken request is refused: whatever stands in the path is a name.
+"""
 COMPARED = """\
 Compared are the status, the content type and coding, `Allow`, and the whole body of an answer. Of a refusal the words
 are each server's own: it counts that there are some. Left out is what differs by nature: instants, durations, paths,
 the reason that a model does not load. Models are identities and a sum: ONNX here, Python in Triton, whose package on
-PyPI has no backend for ONNX.
+PyPI has no backend for ONNX. Often the same thing differs for the same reason; in the tables its number stands for it:
 """
 
 
@@ -70,14 +77,13 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _runs(report.runs, "client")
     yield "## Requests made from the OpenAPI description"
     yield ""
+    yield CHECKED
     yield from _runs(report.findings, "checker")
     yield "## Beside Triton, request by request"
     yield ""
     yield _counted(report.rows)
     yield COMPARED
     legend = _legend(report.rows)
-    yield "Often the same thing differs for the same reason; in the tables its number stands for it:"
-    yield ""
     yield from (f"{number}. {words}" for words, number in legend.items())
     yield ""
     for (protocol, section), rows in itertools.groupby(report.rows, lambda row: (row.protocol, row.section)):

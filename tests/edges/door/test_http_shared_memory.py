@@ -65,6 +65,13 @@ def test_an_input_is_read_from_a_region_and_the_output_goes_there(
     assert np.array_equal(found, VALUES)
 
 
+def test_a_region_that_there_is_not_is_not_found(client: triton.InferenceServerClient) -> None:
+    for ask_for in (client.get_system_shared_memory_status, client.get_cuda_shared_memory_status):
+        with pytest.raises(InferenceServerException, match="no shared memory region 'nobody'") as refusal:
+            ask_for("nobody")
+        assert refusal.value.status() == "404"
+
+
 def test_regions_are_listed_until_they_are_unregistered(client: triton.InferenceServerClient, memory: object) -> None:
     client.register_system_shared_memory(NAME, KEY, 32, offset=16)
     assert client.get_system_shared_memory_status() == [{"name": NAME, "key": KEY, "offset": 16, "byte_size": 32}]
