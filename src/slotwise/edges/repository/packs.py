@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from slotwise.edges.repository.layout import digest
@@ -59,8 +58,9 @@ class Packs:
         """An empty folder to pack into; None where nothing can be written."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            return Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self._folder))
+            draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self._folder))
+            self._sweep(draft.stat().st_mtime)
+            return draft
         except OSError:
             return None
 
@@ -93,9 +93,9 @@ class Packs:
                 shutil.rmtree(path, ignore_errors=True)
                 spare_bytes -= sizes[path]
 
-    def _sweep(self) -> None:
+    def _sweep(self, now_s: float) -> None:
         for path in self._folder.glob(f"{DRAFT_PREFIX}*"):
-            if time.time() - path.stat().st_mtime > DRAFT_AGE_S_MAX:
+            if now_s - path.stat().st_mtime > DRAFT_AGE_S_MAX:
                 self.discard(path)
 
 
