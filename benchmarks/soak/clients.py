@@ -22,6 +22,7 @@ HALT_S_MAX = 75.0
 IDLE_S_MAX = 45.0
 """Longer than the server keeps an idle connection."""
 VANISH_S_MAX = 0.1
+TOLD_BYTES = 1000
 
 
 class RudeClients:
@@ -50,7 +51,8 @@ class RudeClients:
                 await writer.drain()
                 await asyncio.sleep(took_s / PIECES)
             async with asyncio.timeout(ANSWER_S_MAX):
-                outcome = _outcome(await reader.readline())
+                line, rest = await reader.readline(), await reader.read(TOLD_BYTES)
+                outcome = _outcome(line, rest)
         except (TimeoutError, OSError) as error:
             outcome = Outcome(End.UNANSWERED, repr(error))
         finally:
@@ -115,8 +117,8 @@ class RudeClients:
             writer.transport.abort()
 
 
-def _outcome(line: bytes) -> Outcome:
-    """What a status line says; the rest of the reply is left unread."""
+def _outcome(line: bytes, rest: bytes) -> Outcome:
+    """What a status line says; not all of the rest of the reply is read."""
     status = line[9:12]
     ends = {b"200": End.OK, b"503": End.REFUSED, b"504": End.TOO_LATE}
-    return Outcome(ends.get(status, End.WRONG if status else End.UNANSWERED), line.decode(errors="replace"))
+    return Outcome(ends.get(status, End.WRONG if status else End.UNANSWERED), (line + rest).decode(errors="replace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from slotwise.edges.zoo.build import build
 from soak.clients import RudeClients
 from soak.faults import PAGES, Faults
 from soak.journal import Journal
-from soak.load import Load
+from soak.load import Load, Way
 from soak.questions import MODELS, WIDE_US, Asked
 from soak.report import text
 from soak.samples import MIB, Sample, named_segments, own_segments, processes_of
@@ -112,7 +113,12 @@ class Soak:
         connections = Connections(self._server.port, lambda: self._tally.add("http", "", Outcome(End.SURPLUS)))
         grpc = GrpcWay((await status(connections)).grpc.address)
         local = LocalWay(str(self._folder / "socket"))
-        ways = {"http": BinaryWay(connections), "json": JsonWay(connections), "grpc": grpc, "local": local}
+        ways: dict[str, Way] = {
+            "http": BinaryWay(connections),
+            "json": JsonWay(connections),
+            "grpc": grpc,
+            "local": local,
+        }
         load = Load(ways, self._exhibits, self._tally, self._options.rate_per_s, self._options.seed)
         rng = random.Random(f"{self._options.seed} clients")
         clients = RudeClients(self._server.port, grpc, local, self._exhibits, self._tally, rng)
@@ -129,6 +135,7 @@ class Soak:
         await grpc.close()
         local.close()
         connections.close()
+        gc.collect()  # what clients shared goes with the last of them
         return self._verdict(exit_status, sorted(missing))
 
     async def _watch(self, load: Load) -> None:

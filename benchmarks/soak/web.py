@@ -147,8 +147,24 @@ def judged_answer(asked: Asked, outputs: dict[str, Array]) -> Outcome:
     """Whether an answer is the right one."""
     if asked.flaw is not None:
         return Outcome(End.WRONG, f"an answer to a request with {asked.flaw.name}")
-    is_right = is_as_expected(asked.exhibit, outputs)
-    return Outcome(End.OK) if is_right else Outcome(End.WRONG, "the numbers are not those expected")
+    if is_as_expected(asked.exhibit, outputs):
+        return Outcome(End.OK)
+    return Outcome(End.WRONG, "; ".join(_difference(outputs.get(name), one) for name, one in _expected(asked)))
+
+
+def _expected(asked: Asked) -> list[tuple[str, Array]]:
+    return sorted(asked.exhibit.expected.items())
+
+
+def _difference(given: Array | None, expected: Array) -> str:
+    """How an output lies beside the one expected."""
+    if given is None:
+        return "missing"
+    if given.shape != expected.shape:
+        return f"shape {given.shape}, not {expected.shape}"
+    apart = np.abs(given.astype(np.float64) - expected.astype(np.float64))
+    at = int(apart.argmax())
+    return f"{int((apart > 0).sum())} of {apart.size} differ, number {at} is {given.flat[at]}, not {expected.flat[at]}"
 
 
 async def _outcome(
