@@ -23,6 +23,8 @@ class End(enum.StrEnum):
     TOO_LATE = "too_late"
     REJECTED = "rejected"
     """A flawed request, told so: 4xx."""
+    REMOVED = "removed"
+    """A sound request whose model was unloaded meanwhile, told so: 404."""
     DOOR_KILLED = "door_killed"
     """The gRPC door was killed while the call was under way, and the connection died with it."""
     WRONG = "wrong"
@@ -32,6 +34,8 @@ class End(enum.StrEnum):
     """A reply that nobody had asked for, beside the request's own."""
 
 
+REMOVED_TOLD = "model_removed"
+"""The server's word for it."""
 STRAYS = (End.WRONG, End.UNANSWERED, End.SURPLUS)
 
 

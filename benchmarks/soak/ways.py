@@ -23,7 +23,7 @@ from slotwise.client.wire import DTYPES, packed
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.facts.units import S
 from soak.questions import Asked, Flaw
-from soak.tally import End, Outcome
+from soak.tally import REMOVED_TOLD, End, Outcome
 from soak.web import ANSWER_S_MAX, judged_answer
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -83,8 +83,8 @@ class GrpcWay:
         is_told = any(name in SERVER_MADE for name, _ in error.trailing_metadata() or ())
         if code in LOST and not is_told:
             return self._lost(began_ns, told)
-        if code in DESERVED and asked.flaw is not None:
-            return Outcome(End.REJECTED, told)
+        if code in DESERVED:
+            return Outcome(_deserved(asked, told), told)
         return Outcome(ENDS.get(code, End.WRONG), told)
 
     def _lost(self, began_ns: int, told: str) -> Outcome:
@@ -111,7 +111,7 @@ class LocalWay:
         except TooLate as error:
             return Outcome(End.TOO_LATE, str(error))
         except (BadRequest, ModelNotFound) as error:
-            return Outcome(End.REJECTED if asked.flaw else End.WRONG, str(error))
+            return Outcome(_deserved(asked, f"{error} {error.reason}"), str(error))
         except NoRoom as error:
             return Outcome(End.REFUSED, f"by the client itself: {error}")
         except ClientError as error:
@@ -138,6 +138,13 @@ class LocalWay:
                 await made.open()
         self._turn += 1
         return self._clients[self._turn % len(self._clients)]
+
+
+def _deserved(asked: Asked, told: str) -> End:
+    """What it comes to when a request is told that it is at fault."""
+    if asked.flaw is not None:
+        return End.REJECTED
+    return End.REMOVED if REMOVED_TOLD in told else End.WRONG
 
 
 def message(asked: Asked) -> bytes:
