@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from slotwise.client import AsyncLocalClient, ClientError, Question
 from slotwise.demo.mix import Exhibit
 from soak.questions import WIDE_US, Asked
-from soak.tally import REMOVED_TOLD, End, Outcome, Tally
+from soak.tally import End, Outcome, Tally, tells_removed
 from soak.ways import GrpcWay, LocalWay
 from soak.web import ANSWER_S_MAX, HOST, binary_request
 
@@ -121,6 +121,6 @@ def _outcome(line: bytes, rest: bytes) -> Outcome:
     """What a status line says; not all of the rest of the reply is read."""
     status, ends = line[9:12], {b"200": End.OK, b"503": End.REFUSED, b"504": End.TOO_LATE}
     told = (line + rest).decode(errors="replace")
-    if REMOVED_TOLD in told:
+    if tells_removed(told):
         return Outcome(End.REMOVED, told)
     return Outcome(ends.get(status, End.WRONG if status else End.UNANSWERED), told)

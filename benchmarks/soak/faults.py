@@ -112,7 +112,7 @@ class Faults:
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._acting.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if isinstance(error, Exception):  # else this program is told to end
             end = End.UNANSWERED if isinstance(error, NoReply | OSError) else End.WRONG
             self._tally.add(PAGES, name, Outcome(end, repr(error)))
 

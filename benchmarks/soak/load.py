@@ -81,7 +81,7 @@ class Load:
     def _ended(self, way: str, asked: Asked, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if isinstance(error, Exception):  # else this program is told to end
             self._tally.add(way, asked.model, Outcome(End.WRONG, f"this program cannot read the answer: {error!r}"))
 
     async def _ask(self, way: str, asked: Asked) -> None:

@@ -8,6 +8,8 @@ import gc
 import os
 import random
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ class Options:
 
 def main(about: str | None) -> None:
     options = _options(about)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of every `finally`
     if not options.zoo.is_dir():
         build(options.zoo, only=list(MODELS))
     with (

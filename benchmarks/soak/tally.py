@@ -34,8 +34,8 @@ class End(enum.StrEnum):
     """A reply that nobody had asked for, beside the request's own."""
 
 
-REMOVED_TOLD = "model_removed"
-"""The server's word for it."""
+_REMOVED_TOLD = ("model_removed", "is not on offer")
+"""The server's words for it: while the request waited, and before all of it had arrived."""
 STRAYS = (End.WRONG, End.UNANSWERED, End.SURPLUS)
 
 
@@ -56,6 +56,11 @@ class Stray(msgspec.Struct, frozen=True, tag="stray"):
     end: str
     told: str
     took_s: float
+
+
+def tells_removed(told: str) -> bool:
+    """Whether an error says that the model was taken away while the request was under way."""
+    return any(words in told for words in _REMOVED_TOLD)
 
 
 class Tally:

@@ -23,7 +23,7 @@ from slotwise.client.wire import DTYPES, packed
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.facts.units import S
 from soak.questions import Asked, Flaw
-from soak.tally import REMOVED_TOLD, End, Outcome
+from soak.tally import End, Outcome, tells_removed
 from soak.web import ANSWER_S_MAX, judged_answer
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -144,7 +144,7 @@ def _deserved(asked: Asked, told: str) -> End:
     """What it comes to when a request is told that it is at fault."""
     if asked.flaw is not None:
         return End.REJECTED
-    return End.REMOVED if REMOVED_TOLD in told else End.WRONG
+    return End.REMOVED if tells_removed(told) else End.WRONG
 
 
 def message(asked: Asked) -> bytes:

@@ -15,7 +15,7 @@ from slotwise.client.connection import Connection, OnReply, WireReply
 from slotwise.client.wire import DTYPES, decode_answer
 from slotwise.demo.mix import is_as_expected
 from soak.questions import Asked, Flaw
-from soak.tally import REMOVED_TOLD, End, Outcome
+from soak.tally import End, Outcome, tells_removed
 
 ANSWER_S_MAX = 40.0
 """A request without an answer for so long counts as unanswered; the widest deadline is a quarter of it."""
@@ -139,7 +139,7 @@ def judged(asked: Asked, status: int, told: str) -> Outcome:
         return Outcome(End.REFUSED, told)
     if status == HTTPStatus.GATEWAY_TIMEOUT:
         return Outcome(End.TOO_LATE, told)
-    if status == HTTPStatus.NOT_FOUND and REMOVED_TOLD in told:
+    if status == HTTPStatus.NOT_FOUND and tells_removed(told):
         return Outcome(End.REMOVED, told)
     is_deserved = asked.flaw is not None and HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     return Outcome(End.REJECTED if is_deserved else End.WRONG, f"{status}: {told}")
