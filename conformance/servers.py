@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ def ours(folder: Path) -> Iterator[Server]:
         "traces": {"endpoint": f"http://127.0.0.1:{grpc_port + 1}/v1/traces", "answer_s_max": 0.1},
     }
     tracing = prepare(CLIENTS, "otel", ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"))
-    with serve(folder / "models", folder, settings, [tracing.packages]) as running:
+    paths = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(tracing.packages)]))
+    with serve(folder / "models", folder, settings, {"PYTHONPATH": paths}) as running:
         server = Server("Slotwise", __version__, running.port, grpc_port)
         _wait(server)
         yield server
