@@ -59,6 +59,8 @@ from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import ModelSpec, TensorSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
+from slotwise.pipelines.relay import Relay
+from slotwise.pipelines.tensors import Tensors
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
@@ -112,7 +114,7 @@ class LiveSystem:
         self.registry = Registry(
             root=Path(config.repository),
             inspector=self,
-            post=self._post,
+            post=self._ask,
             cache=cache_folder(config),
             defaults=config.defaults,
             limits=config.models,
@@ -135,12 +137,14 @@ class LiveSystem:
         self._journal_file = _journal_file(config)
         self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
+        self.relay = self._make_relay(request_ids)
+        journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
-            recorders=[*self._recorders(), *recorders],
+            front=self.relay,
+            recorders=[*self._request_recorders(), *journals, *recorders],
             on_failure=self._fail,
         )
         self.failure: Exception | None = None
@@ -270,7 +274,7 @@ class LiveSystem:
             models=self.registry,
             arena=self.arena,
             outputs=self.fleet,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - self._clock.now_ns()),
@@ -289,7 +293,7 @@ class LiveSystem:
             outputs=self.fleet,
             memories=self.fleet,
             lend=SharedArena,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             limits=self.config.local,
             bounds=self.config.door.bounds(),
@@ -298,14 +302,21 @@ class LiveSystem:
             late_answers=self.config.late_answers,
         )
 
-    def _recorders(self) -> Iterator[Recorder]:
-        yield self.statistics
-        if self._journal_file is not None:
-            yield Journal(self._journal_file, journal_header(self.config))
-        if self._logs is not None:
-            yield self._logs
-        if self._traces is not None:
-            yield self._traces
+    def _make_relay(self, request_ids: Iterator[int]) -> Relay:
+        return Relay(
+            post=self._post,
+            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
+            clock=self._clock,
+            request_ids=request_ids,
+            members=self.registry.specs,
+            tensors=Tensors(self.arena, self.fleet),
+            deadlines=self.config.pipeline_deadlines,
+            recorders=self._request_recorders(),
+        )
+
+    def _request_recorders(self) -> list[Recorder]:
+        """Those who are told of pipelines' requests as well as of those that the engine sees."""
+        return [keeper for keeper in (self.statistics, self._logs, self._traces) if keeper is not None]
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -318,6 +329,9 @@ class LiveSystem:
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)
+
+    def _ask(self, event: Event) -> None:
+        self.relay.post(event)
 
     async def _settle(self) -> None:
         """Wait for the first loads, so that the first requests do not meet cold models."""

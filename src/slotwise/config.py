@@ -29,6 +29,7 @@ from slotwise.edges.repository.layout import LIMITS as REPOSITORY_LIMITS
 from slotwise.edges.repository.layout import Limits as RepositoryLimits
 from slotwise.edges.repository.registry import DEFAULTS, Defaults
 from slotwise.edges.traces.settings import Traces
+from slotwise.pipelines.deadlines import Deadlines
 from slotwise.policy.controller import Limits as ControllerLimits
 
 MIB = 1 << 20
@@ -69,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shared memory for what clients send."""
     late_answers: bool = False
     """Deliver an answer that is late as 200, marked so, rather than as 504."""
+    pipeline_deadlines: Deadlines = Deadlines.EFFECTIVE
+    """By which rule a pipeline's steps share its time."""
     watch_s: Span = 0.0
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
     settle_s: Span = 60.0

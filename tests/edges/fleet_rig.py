@@ -60,8 +60,8 @@ class Rig(LiveHarness):
             )
         )
         for request in requests:  # the door lets go; the fleet holds the tensors now
-            if request.region is not None:
-                self.arena.release(request.region)
+            for region in request.regions:
+                self.arena.release(region)
         return self._batches
 
     def wait_for(self, batch_id: int, *, is_turn_over: bool = True) -> BatchDone | BatchFailed:
@@ -115,7 +115,7 @@ class Rig(LiveHarness):
             deadline_ns=0,
             rows=rows,
             inputs=tuple(refs),
-            region=region,
+            regions=(region,),
             outputs=outputs,
         )
 

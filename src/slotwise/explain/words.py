@@ -189,6 +189,7 @@ _REASONS = {
     Reason.EXECUTOR_LOST: "its executor died, and there was no more try",
     Reason.LOAD_FAILED: "its model could not be loaded",
     Reason.SHUTTING_DOWN: "the server was stopping",
+    Reason.NO_ROOM: "there was no room for what passes between its steps",
 }
 
 
