@@ -119,6 +119,7 @@ class PipelineEnded:
     outcome: Outcome
     reason: Reason
     message: str
+    predicted_ns: int
 
 
 Event = (

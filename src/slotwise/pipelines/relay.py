@@ -214,7 +214,13 @@ class Relay:
             return
         for request_id in course.under_way:
             self._post(Cancelled(request_id=request_id))
-        told = PipelineEnded(request=request, outcome=reply.outcome, reason=reply.reason, message=reply.message)
+        told = PipelineEnded(
+            request=request,
+            outcome=reply.outcome,
+            reason=reply.reason,
+            message=reply.message,
+            predicted_ns=reply.predicted_ns,
+        )
         self._post(told)
         self._record((), (reply,))
         self._front.reply(reply)

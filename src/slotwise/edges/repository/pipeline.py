@@ -62,9 +62,11 @@ def read(path: Path) -> PipelineText:
     except _Fault as fault:
         raise ModelError(f"{path}: line {fault.line}: {fault}") from fault
     except msgspec.ValidationError as error:
-        complaint, _, place = str(error).removesuffix("`").partition(PLACE)
-        line = next((lines[key] for key in _prefixes(place or ROOT) if key in lines), 1)
-        where = f"{place.removeprefix(f'{ROOT}.')}: " if place else ""
+        complaint, _, place = str(error).partition(PLACE)
+        place = place.removesuffix("`") or ROOT
+        key = f"{place}.{complaint.split('`')[1]}" if "`" in complaint else place  # a field that is not known
+        line = next(lines[part] for part in (key, *_prefixes(place)) if part in lines)
+        where = f"{place.removeprefix(f'{ROOT}.')}: " if place != ROOT else ""
         raise ModelError(f"{path}: line {line}: {where}{complaint}") from error
 
 

@@ -256,7 +256,10 @@ class Registry:
         """A model has changed: look again at the pipelines that it is part of."""
         for name, wishes in list(self._pipelines.items()):
             if any(step.model == member for wish in wishes if wish.pipeline for step in wish.pipeline.steps):
+                was_ready = self._newest[name].spec is not None
                 self._try_pipeline(name)
+                if was_ready != (self._newest[name].spec is not None):
+                    self._follow(name)  # no pipeline has it as a step, but one may say so
 
     def _pipeline_spec(self, name: str, wish: Wish) -> ModelSpec:
         assert wish.pipeline is not None, "asked of pipelines only"
