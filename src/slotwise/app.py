@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from slotwise.config import (
     ConfigError,
     cache_folder,
     check_address,
+    check_logs,
     check_memory,
     memory_bytes,
     printed,
@@ -31,7 +31,6 @@ from slotwise.config import (
 )
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
-from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
@@ -467,19 +466,6 @@ def simulated(
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
     return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
-
-
-def check_logs(logs: Logs) -> Logs:
-    """The same, if they can be written. Raises ConfigError."""
-    if logs.format == "parquet" and not has_parquet():
-        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
-    try:
-        Path(logs.folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
-    if not os.access(logs.folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
-    return logs
 
 
 def _traces(traces: Traces, clock: RealClock) -> TraceRecorder:

@@ -5,7 +5,7 @@ Steps stand in an order in which each comes after those that make its inputs; wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from slotwise.facts.types import ModelSpec, Step
 
@@ -24,6 +24,17 @@ def expected_rest_ns(steps: Sequence[Step], expected_ns: Sequence[int]) -> list[
         for wire in step.inputs:
             after_ns[wire.tensor] = max(after_ns.get(wire.tensor, 0), rest_ns[at])
     return rest_ns
+
+
+def needed(steps: Sequence[Step], tensors: Collection[str]) -> tuple[Step, ...]:
+    """The steps without which these tensors are not made, in their order."""
+    wanted = set(tensors)
+    found: list[Step] = []
+    for step in reversed(steps):
+        if any(wire.tensor in wanted for wire in step.outputs):
+            found.append(step)
+            wanted.update(wire.tensor for wire in step.inputs)
+    return tuple(reversed(found))
 
 
 def expected_ns(steps: Sequence[Step], members: Mapping[str, ModelSpec], rows: int) -> list[int]:

@@ -19,7 +19,7 @@ from functools import partial
 from slotwise.engine.ports import Clock, Front, Post, Recorder
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled, Event, ModelAdded, ModelRemoved, PipelineEnded
-from slotwise.facts.pipeline import expected_ns, expected_rest_ns
+from slotwise.facts.pipeline import expected_ns, expected_rest_ns, needed
 from slotwise.facts.shapes import VARIABLE, fits, form_of
 from slotwise.facts.types import FOREVER_NS, ModelSpec, Outcome, Reason, Request, StepOf, TensorRef
 from slotwise.facts.units import MS
@@ -101,6 +101,8 @@ class Relay:
         return len(self._courses)
 
     def _ask(self, request: Request, spec: ModelSpec) -> None:
+        if request.outputs:
+            spec = replace(spec, steps=needed(spec.steps, request.outputs))
         step_ns = expected_ns(spec.steps, self._members, request.rows)
         course = Course(request, spec, step_ns, expected_rest_ns(spec.steps, step_ns))
         self._courses[request.id] = course
