@@ -462,10 +462,18 @@ def simulated(
     fleet: FleetSettings,
     seed: int,
     recorders: Sequence[Recorder] = (),
+    pipeline_recorders: Sequence[Recorder] = (),
 ) -> World:
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
-    return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
+    return World(
+        controller=controller,
+        models=models,
+        fleet=fleet,
+        seed=seed,
+        recorders=recorders,
+        pipeline_recorders=pipeline_recorders,
+    )
 
 
 def _traces(traces: Traces, clock: RealClock) -> TraceRecorder:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
-from slotwise.config import Config
+from slotwise.config import Config, ConfigError
 from slotwise.engine.journal import Journal, replay
 from slotwise.engine.ports import Recorder
 from slotwise.engine.statistics import Statistics
+from slotwise.explain.journal import explanations
 from slotwise.facts.actions import Reply
 from slotwise.facts.pipeline import expected_ns, expected_rest_ns
 from slotwise.facts.profile import Profile
@@ -22,6 +24,7 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
+from slotwise.simulation import read_spec, run
 from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
 
 EXECUTORS = 2
@@ -214,6 +217,62 @@ def test_under_load_faults_and_cancellations_every_request_gets_one_reply_and_th
     replayed = replay(file.getvalue().splitlines(keepends=True)[1:], build_controller("slotwise"))
     assert replayed.difference is None
     assert replayed.turns > 100
+
+
+SIMULATION = """
+seconds = 2
+[[models]]
+name = "detect"
+rows = [1, 2]
+run_ms = [8, 15]
+rate_per_s = 20
+slo_ms = 100
+[[models]]
+name = "read"
+rows = [1]
+run_ms = [12]
+rate_per_s = 0
+slo_ms = 100
+[[pipelines]]
+name = "both"
+stages = [["detect"], ["read", "detect"]]
+rate_per_s = 20
+slo_ms = 80
+"""
+
+
+def test_a_simulation_s_file_may_have_pipelines_and_its_journal_tells_of_their_steps(tmp_path: Path) -> None:
+    spec, journal = tmp_path / "spec.toml", tmp_path / "journal"
+    spec.write_text(SIMULATION)
+    with journal.open("wb") as file:
+        report = run(read_spec(spec), policy="slotwise", scale=1, seed=1, journal=file, logs=tmp_path / "logs")
+    told = {one.model: one for one in report.models}
+    assert told["both"].in_time > 0.9 * told["both"].offered > 20
+    assert told["read"].offered == 0
+    assert 20 <= told["both"].latency_ms_p50 < 40
+    (log,) = (tmp_path / "logs").glob("requests-*.csv")
+    assert log.read_text().count("both/1") == told["both"].offered
+    assert log.read_text().count("read/1") == told["both"].offered
+    first = next(one for one in range(1, 100) if (found := explanations(journal, request=one)) and found[0].steps)
+    (story,) = explanations(journal, request=first)
+    assert [(one.step, one.model) for one in story.steps] == [(1, "detect/1"), (2, "read/1"), (3, "detect/1")]
+    assert story.why.startswith("answered")
+    assert all(one.allowed_ms is not None and one.allowed_ms <= 80 for one in story.steps)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('["read", "detect"]', '["write"]', "there is no model write"),
+        ('["read", "detect"]', "[]", "must name a model"),
+        ('"both"', '"read"', "two models have the same name"),
+    ],
+)
+def test_a_simulation_s_pipeline_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text(SIMULATION.replace(old, new))
+    with pytest.raises(ConfigError, match=words):
+        read_spec(spec)
 
 
 # Which rule for deadlines. Three pipelines beside two single models.

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slotwise.engine.clock import VirtualClock
+from slotwise.facts.actions import Reply
+from slotwise.facts.events import Arrived, Cancelled, Event, ModelAdded, PipelineEnded
 from slotwise.facts.pipeline import expected_ns, expected_rest_ns, needed
 from slotwise.facts.profile import Profile
-from slotwise.facts.types import FOREVER_NS, ModelSpec, Request, Step, TensorRef, TensorSpec, Timing, Wire
+from slotwise.facts.types import FOREVER_NS, ModelSpec, Outcome, Request, Step, TensorRef, TensorSpec, Timing, Wire
 from slotwise.pipelines.course import Course
 from slotwise.pipelines.deadlines import RULES, Deadlines, effective_ns, equal_flexibility_ns
+from slotwise.pipelines.relay import Relay
+from slotwise.pipelines.tensors import Tensors
+from slotwise.sim.front import SimFront
+from slotwise.sim.world import NoTensors
 
 TIMES = st.integers(min_value=1, max_value=10**12)
 
@@ -82,6 +90,35 @@ def course(outputs: tuple[str, ...] = ()) -> Course:
         id=1, model="p", arrival_ns=0, deadline_ns=100, inputs=(ref("in"),), regions=(640,), outputs=outputs
     )
     return Course(request, spec, [4, 10, 6, 2], [16, 12, 8, 2])
+
+
+def test_a_client_that_goes_away_has_its_steps_cancelled_before_anything_else_can_happen() -> None:
+    """The memory that they read from may be gone with it."""
+    clock, nothing = VirtualClock(), NoTensors()
+    posted: list[Event] = []
+    front = SimFront(clock)
+    members = {name: replace(course().spec, id=name, steps=()) for name in "abcd"}
+    relay = Relay(
+        post=posted.append,
+        front=front,
+        clock=clock,
+        request_ids=itertools.count(2),
+        members=members,
+        tensors=Tensors(nothing, nothing),
+    )
+    relay.post(ModelAdded(spec=course().spec))
+    request = replace(course().request, inputs=(), regions=())
+    front.expect(request)
+    relay.post(Arrived(request=request))
+    relay.post(Cancelled(request_id=1))
+    assert [type(event) for event in posted] == [Arrived, Cancelled]
+    assert posted[1] == Cancelled(request_id=2)
+    assert front.unanswered() == 1
+    clock.run(0)
+    assert front.unanswered() == 0
+    assert isinstance(posted[2], PipelineEnded)
+    relay.reply(Reply(request_id=2, outcome=Outcome.IN_TIME))  # it crossed the cancellation, and is nobody's
+    assert len(posted) == 3
 
 
 def ref(name: str, offset: int = 0) -> TensorRef:

@@ -206,16 +206,28 @@ class Relay:
         self._end(course, reply) if course.answered else self._end_soon(course, reply)
 
     def _end_soon(self, course: Course, reply: Reply) -> None:
-        """End when the door that is posting now has done so, for it does not expect a reply meanwhile."""
-        self._clock.call_soon(partial(self._end, course, reply))
+        """End, but reply when the door that is posting now has done so, for it does not expect a reply meanwhile."""
+        if self._stop(course):
+            self._clock.call_soon(partial(self._tell, course, reply))
 
     def _end(self, course: Course, reply: Reply) -> None:
-        """The one reply; what is still under way is cancelled, and its replies are nobody's."""
-        request = course.request
-        if self._courses.pop(request.id, None) is None:
-            return
+        """End, with the one reply."""
+        if self._stop(course):
+            self._tell(course, reply)
+
+    def _stop(self, course: Course) -> bool:
+        """Cancel what is under way, whose replies are nobody's any more; False where that has been done.
+
+        At once, for a client that went away has taken its memory along.
+        """
+        if self._courses.pop(course.request.id, None) is None:
+            return False
         for request_id in course.under_way:
             self._post(Cancelled(request_id=request_id))
+        return True
+
+    def _tell(self, course: Course, reply: Reply) -> None:
+        request = course.request
         told = PipelineEnded(
             request=request,
             outcome=reply.outcome,

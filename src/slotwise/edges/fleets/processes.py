@@ -154,6 +154,7 @@ class ProcessFleet:
             self._arena_fd = None
         self._touched.clear()
         self._segments.forget_retired()
+        self._segments.close()
         self._memories.close()
 
     def send(self, action: FleetAction) -> None:

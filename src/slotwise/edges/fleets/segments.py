@@ -40,6 +40,10 @@ class Segments:
         """Forget a segment at the end of the present or next turn."""
         self._retired.append(segment)
 
+    def close(self) -> None:
+        """Forget all; nothing is read any more."""
+        self._memories.clear()
+
     def forget_retired(self) -> None:
         """The turn has ended."""
         for segment in self._retired:
