@@ -44,7 +44,9 @@ class Rig(LiveHarness):
         self.wait_until(find)
         return find()[0]
 
-    def send(self, model: str, *questions: dict[str, Array], outputs: Sequence[str] = ()) -> int:
+    def send(
+        self, model: str, *questions: dict[str, Array], outputs: Sequence[str] = (), latest_ns: int = FOREVER_NS
+    ) -> int:
         self._batches += 1
         requests = tuple(self._make_request(model, arrays, tuple(outputs)) for arrays in questions)
         self.fleet.send(
@@ -55,7 +57,7 @@ class Rig(LiveHarness):
                 requests=requests,
                 rows=sum(request.rows for request in requests),
                 earliest_ns=0,
-                latest_ns=FOREVER_NS,
+                latest_ns=latest_ns,
                 expected_ns=0,
             )
         )
