@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from slotwise.config import (
     ConfigError,
     cache_folder,
     check_address,
+    check_logs,
     check_memory,
     memory_bytes,
     printed,
@@ -31,7 +31,6 @@ from slotwise.config import (
 )
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
-from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
@@ -60,6 +59,8 @@ from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import ModelSpec, TensorSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
+from slotwise.pipelines.relay import Relay
+from slotwise.pipelines.tensors import Tensors
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
@@ -113,7 +114,7 @@ class LiveSystem:
         self.registry = Registry(
             root=Path(config.repository),
             inspector=self,
-            post=self._post,
+            post=self._ask,
             cache=cache_folder(config),
             defaults=config.defaults,
             limits=config.models,
@@ -136,12 +137,14 @@ class LiveSystem:
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
         self.door = self._make_door(tls, request_ids)
         self.local = self._make_local(request_ids) if config.local_socket else None
+        self.relay = self._make_relay(request_ids)
+        journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
-            recorders=[*self._recorders(), *recorders],
+            front=self.relay,
+            recorders=[*self._request_recorders(), *journals, *recorders],
             on_failure=self._fail,
         )
         self.failure: Exception | None = None
@@ -273,7 +276,7 @@ class LiveSystem:
             models=self.registry,
             arena=self.arena,
             outputs=self.fleet,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - self._clock.now_ns()),
@@ -293,7 +296,7 @@ class LiveSystem:
             outputs=self.fleet,
             memories=self.fleet,
             lend=SharedArena,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             limits=self.config.local,
             bounds=self.config.door.bounds(),
@@ -302,14 +305,21 @@ class LiveSystem:
             late_answers=self.config.late_answers,
         )
 
-    def _recorders(self) -> Iterator[Recorder]:
-        yield self.statistics
-        if self._journal_file is not None:
-            yield Journal(self._journal_file, journal_header(self.config))
-        if self._logs is not None:
-            yield self._logs
-        if self._traces is not None:
-            yield self._traces
+    def _make_relay(self, request_ids: Iterator[int]) -> Relay:
+        return Relay(
+            post=self._post,
+            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
+            clock=self._clock,
+            request_ids=request_ids,
+            members=self.registry.specs,
+            tensors=Tensors(self.arena, self.fleet),
+            deadlines=self.config.pipeline_deadlines,
+            recorders=self._request_recorders(),
+        )
+
+    def _request_recorders(self) -> list[Recorder]:
+        """Those who are told of pipelines' requests as well as of those that the engine sees."""
+        return [keeper for keeper in (self.statistics, self._logs, self._traces) if keeper is not None]
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -322,6 +332,9 @@ class LiveSystem:
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)
+
+    def _ask(self, event: Event) -> None:
+        self.relay.post(event)
 
     async def _settle(self) -> None:
         """Wait for the first loads, so that the first requests do not meet cold models."""
@@ -453,23 +466,18 @@ def simulated(
     fleet: FleetSettings,
     seed: int,
     recorders: Sequence[Recorder] = (),
+    pipeline_recorders: Sequence[Recorder] = (),
 ) -> World:
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
-    return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
-
-
-def check_logs(logs: Logs) -> Logs:
-    """The same, if they can be written. Raises ConfigError."""
-    if logs.format == "parquet" and not has_parquet():
-        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
-    try:
-        Path(logs.folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
-    if not os.access(logs.folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
-    return logs
+    return World(
+        controller=controller,
+        models=models,
+        fleet=fleet,
+        seed=seed,
+        recorders=recorders,
+        pipeline_recorders=pipeline_recorders,
+    )
 
 
 def _traces(traces: Traces, clock: RealClock) -> TraceRecorder:

@@ -399,6 +399,8 @@ def explain(
 
 def _print_story(told: words.Explanation) -> None:
     print(words.headline(told))
+    if told.steps:
+        print_table("its steps: ms after it arrived", words.STEP_COLUMNS, words.step_rows(told))
     print_table("the executors, as it arrived", words.EXECUTOR_COLUMNS, words.executor_rows(told))
     if told.batches:
         title = "its batches: times are ms after it arrived"

@@ -20,6 +20,7 @@ import msgspec
 from slotwise.edges.fleets.settings import FleetLimits
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.local.listener import ListenError, check_path
+from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.oip.grpc.limits import GRPC_LIMITS, GrpcLimits
 from slotwise.edges.oip.limits import LIMITS as DOOR_LIMITS
@@ -29,6 +30,7 @@ from slotwise.edges.repository.layout import LIMITS as REPOSITORY_LIMITS
 from slotwise.edges.repository.layout import Limits as RepositoryLimits
 from slotwise.edges.repository.registry import DEFAULTS, Defaults
 from slotwise.edges.traces.settings import Traces
+from slotwise.pipelines.deadlines import Deadlines
 from slotwise.policy.controller import Limits as ControllerLimits
 
 MIB = 1 << 20
@@ -69,6 +71,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shared memory for what clients send."""
     late_answers: bool = False
     """Deliver an answer that is late as 200, marked so, rather than as 504."""
+    pipeline_deadlines: Deadlines = Deadlines.EFFECTIVE
+    """By which rule a pipeline's steps share its time."""
     watch_s: Span = 0.0
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
     settle_s: Span = 60.0
@@ -197,6 +201,19 @@ def check_memory(config: Config) -> None:
         if nbytes > machine_bytes():
             there_mib = machine_bytes() // MIB
             raise ConfigError(f"`{name}` asks for {nbytes // MIB} MiB of shared memory; the machine has {there_mib}")
+
+
+def check_logs(logs: Logs) -> Logs:
+    """The same, if they can be written. Raises ConfigError."""
+    if logs.format == "parquet" and not has_parquet():
+        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
+    try:
+        Path(logs.folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
+    if not os.access(logs.folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
+    return logs
 
 
 def check_address(config: Config) -> None:

@@ -108,7 +108,7 @@ class LiveHarness:
             deadline_ns=self.now_ns() + self.specs[model].slo_ns,
             rows=array.shape[0],
             inputs=(ref,),
-            region=offset,
+            regions=(offset,),
         )
 
     def wait_until(self, condition: Callable[[], object]) -> None:

@@ -27,8 +27,9 @@ DATATYPES = {
     "tensor(double)": "FP64",
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
 }
-NUMPY_TYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64}
+NUMPY_TYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
 
 
 class RuntimeInspector:

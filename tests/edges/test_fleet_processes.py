@@ -59,6 +59,23 @@ def test_large_outputs_are_right_alone_and_in_a_batch(start: Start) -> None:
         assert np.allclose(answer["y"], direct(rig, "wide", question)[0], atol=1e-4)
 
 
+def test_a_batch_that_never_runs_takes_nothing_of_the_one_before_it_back(start: Start) -> None:
+    rig = start("mlp")
+    rig.run("mlp", numbers(3, 64))
+    rig.ends_turns = False  # what has come is still to be read
+    questions = [numbers(3, 64, seed) for seed in range(2)]
+    first = rig.send("mlp", questions[0])
+    between = rig.send("mlp", questions[0], latest_ns=1)
+    last = rig.send("mlp", questions[1])
+    rig.fleet.flush()
+    assert isinstance(rig.wait_for(between, is_turn_over=False), BatchFailed)
+    for batch, question in zip((first, last), questions, strict=True):
+        result = rig.wait_for(batch, is_turn_over=False)
+        assert isinstance(result, BatchDone)
+        (ref,) = result.outputs[0]
+        assert np.allclose(rig.read(ref), direct(rig, "mlp", question)[0], atol=1e-6)
+
+
 def test_texts_go_in_and_come_out(start: Start) -> None:
     rig = start("texts")
     questions = [

@@ -10,6 +10,7 @@ import pytest
 
 from slotwise.edges.repository.layout import Limits
 from slotwise.edges.repository.registry import Defaults, Registry
+from slotwise.edges.zoo import chain
 from slotwise.edges.zoo.catalogue import SOURCES
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.facts.events import Event, ModelAdded
@@ -291,9 +292,12 @@ def test_the_whole_zoo_is_on_offer(zoo_path: Path, tmp_path: Path) -> None:
     posted: list[Event] = []
     registry = Registry(root=zoo_path, inspector=inspector, post=posted.append, cache=tmp_path / "cache")
     asyncio.run(registry.open())
-    offered = {source.name for source in SOURCES}
+    offered = {source.name for source in SOURCES} | chain.FILES.keys()
     assert {row.name for row in registry.index() if row.state is ModelState.READY} == offered
-    assert len(posted) == len(inspector.inspected) == len(offered)
+    assert len(posted) == len(inspector.inspected) + 1 == len(offered)  # a pipeline is not run itself
+    pipeline = registry.specs["ocr-line/1"]
+    assert [step.model for step in pipeline.steps] == ["ocr-prepare/1", "ocr-read/1", "ocr-angle/1"]
+    assert (pipeline.batchable, pipeline.batch_max) == (True, 8)
     for source in SOURCES:
         model = registry.specs[f"{source.name}/1"]
         assert (model.batchable, model.batch_max) == (source.is_batchable, source.batch_max)

@@ -17,7 +17,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.policy": ("slotwise.facts",),
     "slotwise.engine": ("slotwise.facts",),
     "slotwise.workload": ("slotwise.facts",),
-    "slotwise.sim": ("slotwise.facts", "slotwise.engine", "slotwise.workload"),
+    "slotwise.pipelines": ("slotwise.facts", "slotwise.engine.ports"),
+    "slotwise.sim": ("slotwise.facts", "slotwise.engine", "slotwise.workload", "slotwise.pipelines"),
     "slotwise.oracle": ("slotwise.facts",),
     "slotwise.edges": ("slotwise.facts", "slotwise.engine.ports"),
     "slotwise.worker": (
@@ -59,7 +60,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "slotwise.explain": ("slotwise.facts", "slotwise.engine.journal", "slotwise.engine.timeline"),
     "slotwise.top": ("slotwise.facts", "slotwise.edges.metrics"),
-    "slotwise.config": ("slotwise.edges", "slotwise.policy.controller"),
+    "slotwise.config": ("slotwise.edges", "slotwise.policy.controller", "slotwise.pipelines.deadlines"),
     "slotwise.app": ("slotwise",),
     "slotwise.simulation": ("slotwise",),
     "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
@@ -82,6 +83,7 @@ VALUE_MODULES = frozenset(
         "enum",
         "fractions",
         "functools",
+        "hashlib",
         "heapq",
         "itertools",
         "math",
@@ -118,7 +120,14 @@ EFFECT_MODULES = frozenset(
 )
 """What has an effect, or asks the machine something; the rooms of `PURE_ROOMS` use none of it."""
 
-PURE_ROOMS = ("slotwise.policy", "slotwise.engine", "slotwise.workload", "slotwise.sim", "slotwise.oracle")
+PURE_ROOMS = (
+    "slotwise.policy",
+    "slotwise.engine",
+    "slotwise.pipelines",
+    "slotwise.workload",
+    "slotwise.sim",
+    "slotwise.oracle",
+)
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
     "slotwise.workload.traces": frozenset({"pathlib"}),
@@ -170,6 +179,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("slotwise.edges.runtimes", "slotwise.edges.slices"),
     "typer": ("slotwise.cli", "slotwise.terminal"),
     "uvicorn": ("slotwise.edges.oip",),
+    "yaml": ("slotwise.edges.repository",),
 }
 """Third-party library -> the only places that may import it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slotwise.facts.types import Failure, ModelSpec, Request, TensorRef
+from slotwise.facts.types import Failure, ModelSpec, Outcome, Reason, Request, TensorRef
 from slotwise.facts.value import value
 
 
@@ -111,6 +111,17 @@ class Woke:
     """An instant asked for by `WakeAt` has come."""
 
 
+@value
+class PipelineEnded:
+    """A request to a pipeline was answered. Told for the record: its steps were requests of their own."""
+
+    request: Request
+    outcome: Outcome
+    reason: Reason
+    message: str
+    predicted_ns: int
+
+
 Event = (
     ModelAdded
     | ModelRemoved
@@ -124,6 +135,7 @@ Event = (
     | ExecutorUp
     | ExecutorLost
     | Woke
+    | PipelineEnded
 )
 EVENT_TYPES: tuple[type[Event], ...] = (
     ModelAdded,
@@ -138,4 +150,5 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     ExecutorUp,
     ExecutorLost,
     Woke,
+    PipelineEnded,
 )

@@ -23,6 +23,7 @@ from slotwise.facts.events import (
     LoadFailed,
     ModelAdded,
     ModelRemoved,
+    PipelineEnded,
     Unloaded,
     Woke,
 )
@@ -88,6 +89,7 @@ class Controller:
             ExecutorUp: self._executor_up,
             ExecutorLost: self._executor_lost,
             Woke: self._nothing_more,
+            PipelineEnded: self._nothing_at_all,
         }
         self._carriers: dict[type[Choice], Callable[..., None]] = {
             Run: self._run,
@@ -374,6 +376,9 @@ class Controller:
 
     def _nothing_more(self, event: Event, now_ns: int) -> None:
         self._scheduler.noted(event, now_ns)
+
+    def _nothing_at_all(self, event: Event, now_ns: int) -> None:
+        """Its steps have been decided about one by one."""
 
     # Choices, carried into the view and out as actions
 

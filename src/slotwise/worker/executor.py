@@ -194,6 +194,7 @@ class Executor:
                 os.eventfd_read(self._commands_fd)
                 continue
             self._serial += 1
+            self._batches.begin()
             command = decode_run(record)
             if command.memories:
                 self._batches.inputs.map(command.memories)

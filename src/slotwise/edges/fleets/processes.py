@@ -102,7 +102,7 @@ class ProcessFleet:
         self._arena = arena
         self._specs = specs
         self._limits = limits
-        self._segments = Segments()
+        self._segments = Segments(arena.view(0, arena.nbytes))
         self.read = self._segments.read
         self._memories = Memories(self._segments, self._forget_memory)
         self.share = self._memories.share
@@ -154,6 +154,7 @@ class ProcessFleet:
             self._arena_fd = None
         self._touched.clear()
         self._segments.forget_retired()
+        self._segments.close()
         self._memories.close()
 
     def send(self, action: FleetAction) -> None:

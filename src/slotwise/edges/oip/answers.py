@@ -34,6 +34,7 @@ STATUSES = {
     Reason.EXECUTOR_LOST: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.LOAD_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.SHUTTING_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.NO_ROOM: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The status of every reply but an answer in time, which is 200. Where it is 503, the reply says when to come again."""
 

@@ -10,7 +10,6 @@ wrong is a `WireError` with the status to answer with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from math import prod
 from typing import Annotated
 
@@ -20,12 +19,12 @@ from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.datatypes import BYTES, NEEDS_CHECK, SIZES, TensorFault
 from slotwise.edges.oip.errors import WireError, bad, too_large
 from slotwise.engine.ports import Arena
+from slotwise.facts.shapes import VARIABLE, fits, form_of
 from slotwise.facts.types import PRIORITY_LOWEST, ModelSpec, TensorRef, TensorSpec
 from slotwise.facts.units import US
 from slotwise.facts.value import value
 
 ALIGNMENT = 64
-VARIABLE = -1
 HEADS_MAX = 256
 HEAD_NBYTES_MAX = 2048
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
@@ -364,7 +363,7 @@ def _place(given: Input, contract: Contract, offset: int) -> Part:
         raise bad(f"model {contract.spec.name} has no input {name!r}; it has {', '.join(contract.inputs)}")
     if given.datatype != tensor.datatype:
         raise bad(f"input {name!r} is {given.datatype}, the model takes {tensor.datatype}")
-    if not _fits(shape, tensor.shape):
+    if not fits(shape, tensor.shape):
         raise bad(f"input {name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
     announced = given.parameters.binary_data_size
     source = _claimed(f"input {name!r}", given.parameters)
@@ -389,15 +388,6 @@ def _claimed(what: str, parameters: TensorParameters) -> Place | None:
     if region is None or nbytes is None:
         raise bad(f"{what} has only one of shared_memory_region and shared_memory_byte_size; give both or none")
     return Place(region, parameters.shared_memory_offset, nbytes)
-
-
-def _fits(shape: tuple[int, ...], allowed: tuple[int, ...]) -> bool:
-    if len(shape) != len(allowed):
-        return False
-    for dimension, limit in zip(shape, allowed, strict=True):  # noqa: SIM110  # a generator costs twice as much here
-        if limit not in (dimension, VARIABLE):
-            return False
-    return True
 
 
 def _packed(given: Input, shape: tuple[int, ...]) -> bytes:
@@ -443,9 +433,7 @@ def _rows(parts: list[Part], contract: Contract) -> int:
 
 
 def _form(parts: list[Part], contract: Contract) -> int:
-    """A number for the shapes of one row. Not `hash`: whoever makes two forms collide spoils the batches of others."""
-    shapes = sorted((part.name, part.shape[contract.first :]) for part in parts)
-    return int.from_bytes(blake2b(repr(shapes).encode(), digest_size=8).digest(), "little") >> 1
+    return form_of((part.name, part.shape[contract.first :]) for part in parts)
 
 
 def _wanted(message: Head, contract: Contract) -> tuple[Wanted, ...]:

@@ -256,7 +256,7 @@ class HttpDoor:
             priority=infer.priority or spec.priority,
             form=infer.form,
             inputs=refs(infer, self._arena, region),
-            region=region,
+            regions=(region,),
             outputs=infer.names,
         )
         exchange.request = request

@@ -32,6 +32,7 @@ from slotwise.facts.value import value
 _T = TypeVar("_T")
 _ROUTING = {404: "there is no route {path}", 405: "{method} does not go with {path}"}
 _LIVE = {"live": True}
+_TRUE = msgspec.Raw(b"true")
 _READY = {"live": True, "ready": True}
 
 
@@ -194,8 +195,14 @@ class Management:
         return Response()
 
     async def _unload(self, request: Request) -> Response:
-        await self._read(request, _ControlRequest)  # unload_dependents: no model depends on another
-        await self._models.unload(request.path_params["name"])
+        asked = await self._read(request, _ControlRequest)
+        name = request.path_params["name"]
+        status = self._models.find(name)
+        steps = status.spec.steps if status is not None and status.spec is not None else ()
+        await self._models.unload(name)
+        if asked.parameters.get("unload_dependents") == _TRUE:
+            for member in dict.fromkeys(step.model.rpartition("/")[0] for step in steps):
+                await self._models.unload(member)
         return Response()
 
     async def _register(self, request: Request) -> Response:

@@ -34,7 +34,9 @@ class Limits:
     model_bytes_max: int = 16 << 30
     """Of all files of one version together."""
     settings_bytes_max: int = 1 << 20
-    """Of `slotwise.toml` and `config.pbtxt` each."""
+    """Of `slotwise.toml`, `pipeline.yaml` and `config.pbtxt` each."""
+    steps_max: int = 16
+    """Of a pipeline."""
     profiles_max: int = 10_000
     """Measurements that are remembered; beyond it the oldest are forgotten."""
     packs_bytes_max: int = 64 << 30

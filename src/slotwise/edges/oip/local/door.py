@@ -154,7 +154,7 @@ class LocalDoor:
             priority=infer.priority or spec.priority,
             form=infer.form,
             inputs=inputs,
-            region=region,
+            regions=() if region is None else (region,),
             outputs=infer.names,
         )
         question = Question(guest, ask, contract, infer, region)
