@@ -19,6 +19,7 @@ from slotwise.edges.oip.grpc.keeper import DoorKeeper
 from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits
 from slotwise.edges.oip.grpc.service import NAME
 from slotwise.edges.oip.limits import Limits
+from slotwise.engine.ports import Refusal
 from tests.edges.echo import HOST, WAIT_S_MAX, System, serving
 from tests.edges.wire import LIMITS
 
@@ -36,6 +37,8 @@ class Door:
 
     system: System
     keeper: DoorKeeper
+    refused: list[Refusal]
+    """By the door itself."""
 
     @property
     def address(self) -> str:
@@ -49,9 +52,10 @@ class Door:
 def opened(limits: GrpcLimits = GRPC_LIMITS, server_limits: Limits = LIMITS, **changes: object) -> Iterator[Door]:
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
-    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
+    refused: list[Refusal] = []
+    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes), refused.append)
     with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream) as system:
-        door = Door(system, keeper)
+        door = Door(system, keeper, refused)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)
             yield door

@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from slotwise.edges.oip.errors import WireError
+from slotwise.edges.oip.errors import WireError, bad
 from slotwise.edges.oip.exchange import Exchange
 from slotwise.edges.oip.limits import Limits
 
@@ -53,6 +53,9 @@ class Desk(Protocol):
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
 
+    def turned_away(self, connection: Connection, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+
 
 class Connection(HttpToolsProtocol):
     """A client's connection."""
@@ -67,6 +70,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._desk = desk
+        self.url = b""
         self._limits = desk.limits
         self._current: Cycle | None = None
         """The one request that is being answered."""
@@ -184,6 +188,9 @@ class Connection(HttpToolsProtocol):
         self._has_progressed = True
         exchange = self._desk.open(self, self.parser.get_method(), self.url, self.headers)
         if exchange is None:
+            if not _leads_somewhere(self.url):
+                self._put(self._desk.refuse(self, bad("the request's target is no URL with a path in plain ASCII")))
+                return
             self._put_cycle()
             return
         if not self.parser.should_keep_alive() or (exchange.names_connection and self._is_old()):
@@ -299,6 +306,9 @@ class Connection(HttpToolsProtocol):
 
     def send_error(self, exchange: Exchange, error: WireError) -> None:
         """Answer with an error."""
+        if exchange.request is None:
+            contract = exchange.contract
+            self._desk.turned_away(self, _text(exchange.target) if contract is None else contract.spec.id, error)
         self.send(exchange, error.status, JSON_TYPE + _lines(error.headers()), error.body())
 
     def _defaults(self) -> bytes:
@@ -320,6 +330,7 @@ class Connection(HttpToolsProtocol):
             if last is self._current:
                 self.send_error(last, error)
         elif type(cycle) is RequestResponseCycle and cycle.more_body and not cycle.response_complete:
+            self._desk.turned_away(self, _text(self.url), error)
             self.transport.close()
         else:
             self._put(self._desk.refuse(self, error))
@@ -385,8 +396,20 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
+def _leads_somewhere(url: bytes) -> bool:
+    """Whether a URL has a path, and is written as one must be; all routes but the hot one take that for granted."""
+    try:
+        return url.isascii() and bool(httptools.parse_url(url).path)
+    except httptools.HttpParserInvalidURLError:
+        return False
+
+
 def _not_http(error: httptools.HttpParserError) -> WireError:
     return WireError(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
+
+
+def _text(url: bytes) -> str:
+    return url.decode("latin-1")
 
 
 def _lines(headers: list[Header]) -> bytes:

@@ -64,6 +64,8 @@ class Exchange:
     region: int | None = None
     request: Request | None = None
     error: WireError | None = None
+    target: bytes = b""
+    """The URL, where it failed before its model was known."""
     authorization: bytes | None = None
     keep_alive = True
     expects_continue = False

@@ -17,14 +17,15 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 from slotwise.edges.oip import documents
 from slotwise.edges.oip.access import Access
-from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
+from slotwise.edges.oip.errors import WireError, bad, refusal, retry_after_headers, too_large
 from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.regions import Regions
-from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
+from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus, Refused
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 
@@ -69,6 +70,7 @@ class Management:
         limits: Limits,
         regions: Regions,
         access: Access,
+        refused: Refused,
         ports: Collection[int],
         is_ready: Callable[[], bool],
     ) -> None:
@@ -79,6 +81,7 @@ class Management:
         self._limits = limits
         self._regions = regions
         self._access = access
+        self._refused = refused
         self._ports = ports
         self._is_ready = is_ready
 
@@ -86,8 +89,8 @@ class Management:
         """The ASGI app, with more routes beside the protocol's own."""
         app = Starlette(
             routes=[*self._server_routes(), *self._model_routes(), *self._region_routes(), *more],
-            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=_say_wire)],
-            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
+            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=self._say_wire)],
+            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), self._say),
         )
         app.router.redirect_slashes = False
         return app
@@ -195,7 +198,7 @@ class Management:
         return _json([])
 
     async def _unregister(self, request: Request) -> Response:
-        if "/systemsharedmemory" in request.url.path:
+        if "/systemsharedmemory" in request.scope["path"]:
             self._regions.unregister(request.path_params.get("region"))
         return Response()
 
@@ -208,6 +211,14 @@ class Management:
         return documents.StatisticsDocument(
             [documents.model_statistics(spec, self._statistics.model(spec.id), epoch_ns) for spec in specs]
         )
+
+    async def _say(self, request: Request, error: Exception) -> Response:
+        return self._say_wire(request.scope, _as_wire(request, error))
+
+    def _say_wire(self, scope: Scope, error: WireError) -> Response:
+        self._refused(refusal(scope["client"], scope["path"], error))
+        headers = _texts(error.headers())
+        return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
 
     async def _read(self, request: Request, kind: type[_T]) -> _T:
         """The body, which may be absent."""
@@ -244,15 +255,6 @@ def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: 
     return Response(msgspec.json.encode(document), status_code=status, media_type="application/json", headers=headers)
 
 
-async def _say(request: Request, error: Exception) -> Response:
-    return _say_wire(_as_wire(request, error))
-
-
-def _say_wire(error: WireError) -> Response:
-    headers = _texts(error.headers())
-    return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
-
-
 def _texts(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode(): text.decode() for name, text in headers}
 
@@ -263,6 +265,7 @@ def _as_wire(request: Request, error: Exception) -> WireError:
     if isinstance(error, ModelError):
         return bad(str(error))
     if isinstance(error, HTTPException):
-        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.url.path)
+        # Not `request.url`, which is made of the header Host as well.
+        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.scope["path"])
         return WireError(HTTPStatus(error.status_code), text, allow=(error.headers or {}).get("Allow", ""))
     return WireError(HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the server: {type(error).__name__}")

@@ -21,7 +21,7 @@ from google.protobuf import (
     text_format,
 )
 
-from slotwise.edges.repository.settings import SLO_MS_MAX, Latest, Settings, Versions
+from slotwise.edges.repository.settings import ROWS_MAX, SLO_MS_MAX, Latest, Settings, Versions
 from slotwise.engine.ports import ModelError
 from slotwise.facts.types import PRIORITY_LOWEST, TensorSpec
 from slotwise.facts.value import value
@@ -217,7 +217,7 @@ def _settings(config: ConfigText) -> Settings:
     timeout_us = batching.default_queue_policy.default_timeout_microseconds
     return Settings(
         slo_ms=min(timeout_us / 1000, SLO_MS_MAX) if timeout_us else None,
-        batch_max=max(1, batch_max),
+        batch_max=min(max(1, batch_max), ROWS_MAX),
         priority=_priority(batching),
         versions=_versions(config.version_policy),
     )

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from slotwise.edges.repository import layout, pbtxt, settings
 from slotwise.edges.repository.layout import LIMITS, Limits, ModelFile, Signature
 from slotwise.edges.repository.profiles import Profiles
-from slotwise.edges.repository.settings import Count, Latest, Milliseconds, Priority, Settings, Versions, Weight
+from slotwise.edges.repository.settings import Latest, Milliseconds, Priority, Rows, Settings, Versions, Weight
 from slotwise.engine.ports import Inspection, Inspector, ModelError, ModelState, ModelStatus, Post
 from slotwise.facts.events import ModelAdded, ModelRemoved
 from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec, Variant
@@ -40,7 +40,7 @@ class Defaults:
     """The derived allowance, as a multiple of the time of one row."""
     slo_ms_min: Milliseconds = 25.0
     """The derived allowance is never less."""
-    batch_max: Count = 16
+    batch_max: Rows = 16
     priority: Priority = PRIORITY_DEFAULT
     weight: Weight = 1.0
     versions: Versions = Latest(1)

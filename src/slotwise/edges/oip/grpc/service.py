@@ -25,13 +25,16 @@ from slotwise.facts.units import US, S
 NAME = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answerer = Callable[[bytes, Context], Awaitable[bytes]]
+RefusedCall = Callable[[CallError, str, str], None]
+"""Told of an error, the method, and who called."""
 
 
 class Service:
     """Answers calls until it is told to drain; then it ends what is under way and takes nothing new."""
 
-    def __init__(self, upstream: Upstream, limits: GrpcLimits) -> None:
+    def __init__(self, upstream: Upstream, limits: GrpcLimits, refused: RefusedCall) -> None:
         self._upstream = upstream
+        self._refused = refused
         self._limits = limits
         self._under_way = 0
         self._is_draining = False
@@ -44,9 +47,9 @@ class Service:
         """All methods, for gRPC's server."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
-        methods = {name: unary(self._call(self._page_answerer(call))) for name, call in CALLS.items()}
-        methods |= {name: unary(self._call(_not_served(name, instead))) for name, instead in NOT_SERVED.items()}
-        methods["ModelInfer"] = unary(self._call(self._infer))
+        methods = {name: unary(self._call(name, self._page_answerer(call))) for name, call in CALLS.items()}
+        methods |= {name: unary(self._call(name, _not_served(name, instead))) for name, instead in NOT_SERVED.items()}
+        methods["ModelInfer"] = unary(self._call("ModelInfer", self._infer))
         methods["ModelStreamInfer"] = stream(self._stream)
         return grpc.method_handlers_generic_handler(NAME, methods)
 
@@ -74,7 +77,7 @@ class Service:
         if not self._under_way:
             self._idle.set()
 
-    def _call(self, answer: Answerer) -> Answerer:
+    def _call(self, name: str, answer: Answerer) -> Answerer:
         """One request, one answer or an error."""
 
         async def call(raw: bytes, context: Context) -> bytes:
@@ -85,6 +88,7 @@ class Service:
                 finally:
                     self._leave()
             except CallError as error:
+                self._refused(error, name, context.peer())
                 await context.abort(error.status, error.message, error.metadata())
 
         return call
@@ -140,6 +144,7 @@ class Service:
             finally:
                 self._leave()
         except CallError as error:
+            self._refused(error, "ModelStreamInfer", context.peer())
             reply.error_message = error.message
         async with writing:
             await context.write(reply.SerializeToString())
