@@ -6,6 +6,9 @@ from bisect import bisect_left
 
 from slotwise.facts.value import value
 
+NUMBER_MAX = 1 << 62
+"""Nanoseconds, bytes and rows stay below, and so do sums of two."""
+
 
 @value
 class Profile:
@@ -57,4 +60,6 @@ def problems(profile: Profile) -> list[str]:
         found.append("run_ns must be positive")
     if profile.load_ns < 0 or profile.memory_bytes < 0:
         found.append("load_ns and memory_bytes must not be negative")
+    if max(*profile.rows, *profile.run_ns, *profile.wall_ns, profile.load_ns, profile.memory_bytes) >= NUMBER_MAX:
+        found.append(f"a number is beyond {NUMBER_MAX}")
     return found

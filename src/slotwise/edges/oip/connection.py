@@ -171,6 +171,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._is_discarding:
+            return  # the rest of a packet whose beginning has ended the connection
         self.url = b""
         self.headers = []
         self._is_in_head = self._is_reading = self._has_progressed = True
@@ -184,6 +186,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Put the request into the line: an exchange for inference, a cycle of uvicorn's for all else."""
+        if self._is_discarding:
+            return
         self._is_in_head = False
         self._has_progressed = True
         exchange = self._desk.open(self, self.parser.get_method(), self.url, self.headers)
@@ -199,6 +203,8 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Some of the body of the request read last."""
+        if self._is_discarding:
+            return
         self._has_progressed = True
         exchange = self._newest
         if exchange is None:
@@ -210,6 +216,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request read last is complete."""
+        if self._is_discarding:
+            return
         self._is_reading = False
         self._has_progressed = True
         exchange = self._newest
@@ -321,6 +329,8 @@ class Connection(HttpToolsProtocol):
 
     def _reject(self, error: WireError) -> None:
         """What comes cannot be understood any more: say so once those before it have been answered, then close."""
+        if self._is_discarding or self.transport.is_closing():
+            return  # the last reply has been decided already
         self._is_discarding = True
         self._is_reading = False
         last, cycle = self._newest, self.cycle

@@ -14,7 +14,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
@@ -223,10 +223,13 @@ class Management:
     async def _read(self, request: Request, kind: type[_T]) -> _T:
         """The body, which may be absent."""
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._limits.management_bytes_max:
-                raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > self._limits.management_bytes_max:
+                    raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        except ClientDisconnect as gone:
+            raise bad("the client went away inside its request") from gone
         try:
             return msgspec.json.decode(body or b"{}", type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -141,7 +141,7 @@ class LocalDoor:
         if len(guest.serials) >= self.limits.requests_max:
             raise self._no_room(f"{len(guest.serials)} requests of this client are under way, the limit")
         contract = self._contract(ask.model, ask.version)
-        infer = understand(_head_of(ask), 0, contract)
+        infer = understand(head_of(ask), 0, contract)
         stays = not any(part.datatype in NEEDS_CHECK for part in infer.parts)
         region = None if stays else self._take_in(guest, infer)
         inputs = refs(infer, self._arena, region) if region is not None else _refs_in_place(infer, guest)
@@ -292,7 +292,7 @@ def _spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.S
     )
 
 
-def _head_of(ask: frames.Ask) -> Head:
+def head_of(ask: frames.Ask) -> Head:
     """The request in the protocol's own form, so that one piece of code checks it. Raises WireError."""
     if ask.priority > PRIORITY_LOWEST:
         raise bad(f"the priority is {ask.priority}; it is 1 (highest) to {PRIORITY_LOWEST}, or 0 for the model's own")
