@@ -133,6 +133,8 @@ class Server:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
             self._errors.close()
             self._folder.cleanup()
 

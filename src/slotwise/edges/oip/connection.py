@@ -29,6 +29,8 @@ from slotwise.edges.oip.limits import Limits
 
 Header = tuple[bytes, bytes]
 Cycle = Exchange | RequestResponseCycle
+HEADER_COST_BYTES = 32
+"""What a header counts beside its text, since many short ones take memory too."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON_TYPE = b"content-type: application/json\r\n"
 CLOSE = b"connection: close\r\n"
@@ -361,7 +363,9 @@ class Connection(HttpToolsProtocol):
     def _count_silence(self, nbytes: int) -> None:
         """Bytes that brought neither a request nor a body belong to a head or a trailer, which end some time."""
         self._silent_nbytes = nbytes
-        if self._silent_nbytes > self._limits.head_bytes_max and not self._is_discarding:
+        if self._is_in_head:
+            nbytes += HEADER_COST_BYTES * len(self.headers)
+        if nbytes > self._limits.head_bytes_max and not self._is_discarding:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._reject(WireError(status, f"the head has more than {self._limits.head_bytes_max} bytes, the limit"))
 
