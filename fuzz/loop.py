@@ -31,7 +31,9 @@ def run(name: str, target: Target, mutator: Mutator, *, seed: int, first: int, c
                 target.check()
         if now_s - told_s > TELL_S:
             told_s = now_s
-            print(f"{name}: {found.cases:,} cases, {found.cases / (now_s - start_s):,.0f} a second, {found}", flush=True)
+            print(
+                f"{name}: {found.cases:,} cases, {found.cases / (now_s - start_s):,.0f} a second, {found}", flush=True
+            )
         if now_s - start_s > seconds:
             break
     found.seconds = time.monotonic() - start_s

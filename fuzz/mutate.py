@@ -60,7 +60,7 @@ def _flip(data: bytes, source: random.Random) -> bytes:
 
 
 def _set(data: bytes, source: random.Random) -> bytes:
-    return _put(data, source, lambda _: source.choice(b"\x00\x01\x7f\x80\xff\r\n \t\"[]{}:,0-"))
+    return _put(data, source, lambda _: source.choice(b'\x00\x01\x7f\x80\xff\r\n \t"[]{}:,0-'))
 
 
 def _put(data: bytes, source: random.Random, change: Callable[[int], int]) -> bytes:

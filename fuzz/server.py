@@ -81,7 +81,9 @@ class Server:
         config.write_text(CONFIG.format(folder=self.folder))
         self._errors = (self.folder / "errors").open("w+")
         words = ["-m", "slotwise.cli", "serve", str(self.models), "--config", str(config)]
-        self.process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, *words], stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
         self.http_port = self._port(r"on http://[\d.]+:(\d+)")
         self.grpc_port = self._port(r"gRPC on [\d.]+:(\d+)")
         self.local = str(self.folder / "socket")
@@ -187,7 +189,9 @@ def model_bytes(datatype: str, shape: list[object]) -> bytes:
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])], "same", [info("x", kind, shape)], [info("y", kind, shape)]
     )
-    made: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    made: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    ).SerializeToString()
     return made
 
 

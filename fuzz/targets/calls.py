@@ -30,7 +30,11 @@ class Calls:
 
     def seeds(self) -> list[bytes]:
         """A message of each method, and the beginning of a connection."""
-        raw = (PREFACE + SETTINGS, PREFACE + SETTINGS + b"\x00\x00\x05\x01\x05\x00\x00\x00\x01\x83\x86\x84\x41\x00", b"GET / HTTP/1.1\r\n\r\n")
+        raw = (
+            PREFACE + SETTINGS,
+            PREFACE + SETTINGS + b"\x00\x00\x05\x01\x05\x00\x00\x00\x01\x83\x86\x84\x41\x00",
+            b"GET / HTTP/1.1\r\n\r\n",
+        )
         return [*message_seeds(), *[bytes([RAW]) + one for one in raw]]
 
     def run(self, data: bytes) -> None:

@@ -47,7 +47,9 @@ def message_seeds() -> list[bytes]:
         "ModelMetadata": pb.ModelMetadataRequest(name="plain", version="1"),
         "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterRequest(name="r", key="/k", offset=1, byte_size=16),
     }
-    pages = [bytes([at]) + told.get(name, pb.ServerLiveRequest()).SerializeToString() for at, name in enumerate(METHODS)]
+    pages = [
+        bytes([at]) + told.get(name, pb.ServerLiveRequest()).SerializeToString() for at, name in enumerate(METHODS)
+    ]
     return requests + pages[1:]
 
 

@@ -27,8 +27,10 @@ class Models:
         """A file of each kind."""
         tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
         profile = {"rows": [1, 2], "run_ns": [1000, 2000], "load_ns": 1000, "memory_bytes": 1 << 20}
-        emulated = json.dumps({"inputs": [tensor], "outputs": [{**tensor, "name": "y"}], "batchable": True, "profile": profile})
-        own = 'slo_ms = 5.5\nbatch_max = 4\npriority = 3\nversions = {latest = 2}\nexamples = {x = [1, 4]}\n'
+        emulated = json.dumps(
+            {"inputs": [tensor], "outputs": [{**tensor, "name": "y"}], "batchable": True, "profile": profile}
+        )
+        own = "slo_ms = 5.5\nbatch_max = 4\npriority = 3\nversions = {latest = 2}\nexamples = {x = [1, 4]}\n"
         triton = 'backend: "onnxruntime"\nmax_batch_size: 8\ninput [{ name: "x" data_type: TYPE_FP32 dims: [4] }]\n'
         contents = (model_bytes("FP32", ["batch", 4]), emulated.encode(), own.encode(), triton.encode())
         return [name.encode() + b"\n" + content for name, content in zip(NAMES, contents, strict=True)]

@@ -16,7 +16,20 @@ from fuzz.target import Fault
 FOLDER = Path("/dev/shm")  # where the system keeps such objects
 STEPS_MAX = 20
 NAMES = ("r", "s", "a b", "\r\n", "\u00e4", "x" * 300, "..", "r/../s")
-KEYS = ("{mine}", "{other}", "{link}", "{fifo}", "{folder}", "../etc/passwd", "/etc/passwd", ".", "", "none", "a\0b", "/" * 9)
+KEYS = (
+    "{mine}",
+    "{other}",
+    "{link}",
+    "{fifo}",
+    "{folder}",
+    "../etc/passwd",
+    "/etc/passwd",
+    ".",
+    "",
+    "none",
+    "a\0b",
+    "/" * 9,
+)
 ALLOWED = frozenset((200, 400, 404, 503, 501, 504))
 
 
@@ -26,7 +39,10 @@ class Regions:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._stem = f"slotwise-fuzz-{os.getpid()}"
-        self._keys = [key.format(**{kind: f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder")}) for key in KEYS]
+        self._keys = [
+            key.format(**{kind: f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder")})
+            for key in KEYS
+        ]
         self._lay_out()
 
     def seeds(self) -> list[bytes]:
@@ -63,7 +79,9 @@ class Regions:
         self._server.close()
 
     def _lay_out(self) -> None:
-        mine, other, link, fifo, folder = (FOLDER / f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder"))
+        mine, other, link, fifo, folder = (
+            FOLDER / f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder")
+        )
         for path in (mine, other):
             path.write_bytes(bytes(4096))
         if not link.is_symlink():

@@ -35,19 +35,51 @@ class HttpWire:
     def seeds(self) -> list[bytes]:
         """Requests of every kind, alone and one behind the other."""
         plain = post(b"/v2/models/plain/infer", BODY)
-        binary = post(b"/v2/models/plain/infer", BINARY + bytes(16), b"Inference-Header-Content-Length: %d" % len(BINARY))
+        binary = post(
+            b"/v2/models/plain/infer", BINARY + bytes(16), b"Inference-Header-Content-Length: %d" % len(BINARY)
+        )
         zipped = post(b"/v2/models/plain/infer", gzip.compress(BODY), b"Content-Encoding: gzip")
         start = b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
-        chunks = start + b"5;a=b\r\n" + BODY[:5] + b"\r\n%x\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n0\r\nX-Trailer: 1\r\n\r\n"
-        gets = [get(path) for path in (b"/v2", b"/v2/models/plain/config", b"/v2/models/stats", b"/metrics", b"/none?a=%20b")]
+        chunks = (
+            start
+            + b"5;a=b\r\n"
+            + BODY[:5]
+            + b"\r\n%x\r\n" % (len(BODY) - 5)
+            + BODY[5:]
+            + b"\r\n0\r\nX-Trailer: 1\r\n\r\n"
+        )
+        gets = [
+            get(path)
+            for path in (b"/v2", b"/v2/models/plain/config", b"/v2/models/stats", b"/metrics", b"/none?a=%20b")
+        ]
         index = post(b"/v2/repository/index", b'{"ready":true}')
         load = post(b"/v2/repository/models/none/load", b"{}")
-        waiting = post(b"/v2/models/plain/infer", BODY, b"Expect: 100-continue").replace(b"\r\n\r\n", b"\r\n\r\n" + PAUSE, 1)
+        waiting = post(b"/v2/models/plain/infer", BODY, b"Expect: 100-continue").replace(
+            b"\r\n\r\n", b"\r\n\r\n" + PAUSE, 1
+        )
         region = post(b"/v2/systemsharedmemory/region/r/register", b'{"key":"/none","offset":0,"byte_size":16}')
         old = get(b"/v2/health/ready").replace(b"HTTP/1.1", b"HTTP/1.0")
-        other = [b"OPTIONS * HTTP/1.1\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"GET http://here HTTP/1.1\r\nHost: h\r\n\r\n"]
+        other = [
+            b"OPTIONS * HTTP/1.1\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+            b"GET http://here HTTP/1.1\r\nHost: h\r\n\r\n",
+        ]
         line = plain + gets[0] + binary + index
-        return [plain, binary, zipped, chunks, *gets, index, load, waiting, region, old, *other, line, plain[:60] + PAUSE + plain[60:]]
+        return [
+            plain,
+            binary,
+            zipped,
+            chunks,
+            *gets,
+            index,
+            load,
+            waiting,
+            region,
+            old,
+            *other,
+            line,
+            plain[:60] + PAUSE + plain[60:],
+        ]
 
     def run(self, data: bytes) -> None:
         """One connection; its answers are read when others have been opened, so that waiting costs little."""

@@ -267,7 +267,7 @@ def test_a_text_of_a_client_is_a_text_in_answers_logs_and_metrics(
         assert all(found.isprintable() and found.isascii() and len(found) <= 201 for found in row.values())
         assert not any(found.startswith(("=", "+", "-", "@")) for found in row.values())
     assert "evil" not in metrics(server)
-    assert all(re.fullmatch(r'(#.*|\w+(\{[^{}]*\})? \S+)', line) for line in metrics(server).splitlines())
+    assert all(re.fullmatch(r"(#.*|\w+(\{[^{}]*\})? \S+)", line) for line in metrics(server).splitlines())
 
 
 def test_two_requests_of_one_id_have_each_its_own_answer(server: Server) -> None:
@@ -277,7 +277,9 @@ def test_two_requests_of_one_id_have_each_its_own_answer(server: Server) -> None
         return post(INFER.encode(), json.dumps(body).encode())
 
     with socket.create_connection((HOST, server.http_port), WAIT_S_MAX) as connection:
-        connection.sendall(asking(1) + asking(2) + asking(3) + get(b"/v2").replace(b"Host", b"Connection: close\r\nHost"))
+        connection.sendall(
+            asking(1) + asking(2) + asking(3) + get(b"/v2").replace(b"Host", b"Connection: close\r\nHost")
+        )
         said = b""
         while received := connection.recv(1 << 16):
             said += received
@@ -324,7 +326,9 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
 
 def test_a_flood_of_refusals_is_counted_in_full_and_logged_in_part(server: Server, wait_until: WaitUntil) -> None:
     def counted() -> int:
-        return int(sum(float(found) for found in re.findall(r"^slotwise_refusals_total\S+ (\S+)", metrics(server), re.M)))
+        return int(
+            sum(float(found) for found in re.findall(r"^slotwise_refusals_total\S+ (\S+)", metrics(server), re.M))
+        )
 
     before, rows_before = counted(), len(refused(server))
     flood = get(b"/v2/flood") * 1000 + get(b"/v2").replace(b"Host", b"Connection: close\r\nHost")

@@ -9,6 +9,9 @@ from slotwise.facts.value import value
 NUMBER_MAX = 1 << 62
 """Nanoseconds, bytes and rows stay below, and so do sums of two."""
 
+ROWS_MAX = 1 << 16
+"""Of a batch: what is best up to there is found by trying each size."""
+
 
 @value
 class Profile:
@@ -43,7 +46,7 @@ class Profile:
     def best_rows(self, batch_max: int) -> int:
         """The batch size up to `batch_max` with the least time per row, the smaller among near equals."""
         best = 1
-        for rows in range(2, batch_max + 1):
+        for rows in range(2, min(batch_max, ROWS_MAX) + 1):
             if self.expected_ns(rows) * best < 0.98 * self.expected_ns(best) * rows:
                 best = rows
         return best

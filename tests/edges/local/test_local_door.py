@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import random
 import resource
 import socket
 import stat
@@ -137,6 +136,14 @@ def test_a_request_that_does_not_fit_is_refused_and_the_connection_goes_on(
     assert words in refusal.error
     bare.say(ask(1, "echo", bare.put(ROW)))
     assert bare.answer().serial == 1
+
+
+@pytest.mark.parametrize("priority", [10, 1 << 61])
+def test_a_priority_beyond_the_lowest_is_refused(bare: Bare, priority: int) -> None:
+    bare.hello()
+    bare.say(ask(1, "echo", bare.put(ROW), priority=priority))
+    refusal = bare.refusal()
+    assert (refusal.status, f"priority is {priority}" in refusal.error) == (400, True)
 
 
 def lies(bare: Bare) -> dict[str, bytes]:
@@ -412,39 +419,6 @@ def test_whoever_outlasts_the_servers_patience_is_told_so(tmp_path: Path, wait_u
         system.stop_soon(0.0)()
         assert bare.refusal().reason == "shutting_down"
         assert bare.is_closed()
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_random_bytes_harm_nobody(system: LocalSystem, wait_until: WaitUntil, seed: int) -> None:
-    rng = random.Random(seed)
-    before = descriptors()
-    for _ in range(20):
-        with Bare(system.path) as bare:
-            try:
-                if rng.random() < 0.7:
-                    bare.hello()
-                for _ in range(10):
-                    bare.send(garbage(rng, bare), *[bare.fd] * rng.choice([0, 0, 0, 1, 3]))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it has been let go of already
-        wait_until(lambda: system.clients < LIMITS.connections_max)
-    still_serves(system)
-    assert descriptors() <= before + 2 * LIMITS.connections_max
-
-
-def garbage(rng: random.Random, bare: Bare) -> bytes:
-    good = frames.encode(ask(rng.randrange(3), rng.choice(["echo", "silent", "text"]), bare.put(ROW)))
-    match rng.randrange(4):
-        case 0:
-            return rng.randbytes(rng.randrange(1, 6000))
-        case 1:
-            return b"\x01" + rng.randbytes(rng.randrange(1, 60))
-        case 2:
-            broken = bytearray(good)
-            broken[rng.randrange(len(broken))] = rng.randrange(256)
-            return bytes(broken)
-        case _:
-            return good
 
 
 def test_memory_of_clients_that_have_gone_is_given_back(system: LocalSystem, wait_until: WaitUntil) -> None:

@@ -21,8 +21,9 @@ from google.protobuf import (
     text_format,
 )
 
-from slotwise.edges.repository.settings import ROWS_MAX, SLO_MS_MAX, Latest, Settings, Versions
+from slotwise.edges.repository.settings import SLO_MS_MAX, Latest, Settings, Versions
 from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import PRIORITY_LOWEST, TensorSpec
 from slotwise.facts.value import value
 

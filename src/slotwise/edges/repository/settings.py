@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import PRIORITY_HIGHEST, PRIORITY_LOWEST
 
 SETTINGS_FILE = "slotwise.toml"
@@ -24,8 +25,6 @@ WEIGHT_MAX = 1_000_000
 
 Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=SLO_MS_MAX)]
 Weight = Annotated[float, msgspec.Meta(gt=0, le=WEIGHT_MAX)]
-ROWS_MAX = 1 << 16
-"""Of a batch: what is best up to there is found by trying each size."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=(1 << 62) - 1)]
 Rows = Annotated[int, msgspec.Meta(ge=1, le=ROWS_MAX)]
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
