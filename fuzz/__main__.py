@@ -47,9 +47,8 @@ def main() -> int:
     minutes = asked.minutes or (1e9 if asked.cases else 1.0)
     lines = [_run(name, asked.seed, cases, 60 * minutes / len(names)) for name in names]
     for line in lines:
-        print(
-            f"{line.target}: {line.cases:,} cases in {line.seconds:,.0f} s, {len(line.faults)} faults {line.faults or ''}"
-        )
+        faults = f"{len(line.faults)} faults {line.faults or ''}"
+        print(f"{line.target}: {line.cases:,} cases in {line.seconds:,.0f} s, {faults}")
     return int(any(line.faults for line in lines))
 
 

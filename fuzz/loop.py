@@ -1,4 +1,4 @@
-"""Runs a target without guidance: inputs are drawn by number, and a run goes on where the last of its seed has ended."""
+"""Runs a target without guidance: inputs are drawn by number, and a run goes on where the last of its seed ended."""
 
 from __future__ import annotations
 

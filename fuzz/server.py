@@ -146,8 +146,7 @@ class Server:
 
     def bytes(self) -> int:
         """Memory that only the server's process has."""
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return int(re.findall(r"^Private_Dirty:\s+(\d+)", text, re.MULTILINE)[0]) << 10
+        return private_bytes(self.process.pid)
 
     def errors(self) -> str:
         """What the server has said on standard error."""
@@ -180,6 +179,12 @@ class Server:
         if found is None:
             raise Fault(f"the server said {line!r}: {self.errors()[-2000:]}")
         return int(found[1])
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that only this process has, and has written to."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.findall(r"^Private_Dirty:\s+(\d+)", text, re.MULTILINE)[0]) << 10
 
 
 def model_bytes(datatype: str, shape: list[object]) -> bytes:

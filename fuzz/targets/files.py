@@ -52,14 +52,21 @@ class Files:
         )
         journal = "\n".join(json.dumps(line) for line in lines)
         server = 'http_port = 0\ncores = [0]\npolicy = "edf"\n[door]\nrequests_max = 5\n[tls]\ncertificate = ""\n'
-        own = 'slo_ms = 5.5\nbatch_max = 4\nversions = {latest = 2}\nexamples = {x = [1, 3]}\n[[variants]]\naccuracy=1\nfile="a"\n'
+        own = (
+            "slo_ms = 5.5\nbatch_max = 4\nversions = {latest = 2}\nexamples = {x = [1, 3]}\n"
+            '[[variants]]\naccuracy = 1\nfile = "a"\n'
+        )
         triton = (
-            'name: "m"\nbackend: "onnxruntime"\nmax_batch_size: 8\ninput [{ name: "x" data_type: TYPE_FP32 dims: [4] }]\n'
+            'name: "m"\nbackend: "onnxruntime"\nmax_batch_size: 8\n'
+            'input [{ name: "x" data_type: TYPE_FP32 dims: [4] }]\n'
             "dynamic_batching { preferred_batch_size: [2, 4] default_priority_level: 2 priority_levels: 20 }\n"
             "version_policy { specific { versions: [1, 2] } }\ninstance_group [{ count: 2 }]\n"
         )
         tokens = f'[[token]]\nname = "a"\nsha256 = "{"0" * 64}"\nmodels = ["a*"]\nper_s = 1.5\nmanages = true\n'
-        simulation = 'seconds = 0.01\n[fleet]\nexecutors = 1\n[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nrate_per_s = 5\nslo_ms = 9\n'
+        simulation = (
+            "seconds = 0.01\n[fleet]\nexecutors = 1\n"
+            '[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nrate_per_s = 5\nslo_ms = 9\n'
+        )
         texts = (server, own, triton, tokens, journal, simulation)
         return [f"{name}\n{text}".encode() for name, text in zip(NAMES, texts, strict=True)]
 

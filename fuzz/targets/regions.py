@@ -1,4 +1,4 @@
-"""Shared memory of clients, over HTTP. An input is a short program of what is made, registered, asked and taken away."""
+"""Shared memory of clients, over HTTP. An input is a short program: what is registered, asked, and taken away."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import json
 import os
 import random
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import quote
 
 from fuzz.reader import Reader
 from fuzz.server import Server
 from fuzz.target import Fault
+from slotwise.edges.oip.regions import FOLDER
 
-FOLDER = Path("/dev/shm")  # where the system keeps such objects
 STEPS_MAX = 20
 NAMES = ("r", "s", "a b", "\r\n", "\u00e4", "x" * 300, "..", "r/../s")
-KEYS = (
-    "{mine}",
-    "{other}",
-    "{link}",
-    "{fifo}",
-    "{folder}",
-    "../etc/passwd",
-    "/etc/passwd",
-    ".",
-    "",
-    "none",
-    "a\0b",
-    "/" * 9,
-)
+KINDS = ("mine", "other", "link", "fifo", "folder")
+ODD_KEYS = ("../etc/passwd", "/etc/passwd", ".", "", "none", "a\0b", "/" * 9)
 ALLOWED = frozenset((200, 400, 404, 503, 501, 504))
 
 
@@ -39,10 +26,7 @@ class Regions:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._stem = f"slotwise-fuzz-{os.getpid()}"
-        self._keys = [
-            key.format(**{kind: f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder")})
-            for key in KEYS
-        ]
+        self._keys = [*[f"{self._stem}-{kind}" for kind in KINDS], *ODD_KEYS]
         self._lay_out()
 
     def seeds(self) -> list[bytes]:
@@ -79,9 +63,7 @@ class Regions:
         self._server.close()
 
     def _lay_out(self) -> None:
-        mine, other, link, fifo, folder = (
-            FOLDER / f"{self._stem}-{kind}" for kind in ("mine", "other", "link", "fifo", "folder")
-        )
+        mine, other, link, fifo, folder = (FOLDER / f"{self._stem}-{kind}" for kind in KINDS)
         for path in (mine, other):
             path.write_bytes(bytes(4096))
         if not link.is_symlink():

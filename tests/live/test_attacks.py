@@ -6,6 +6,7 @@ The table in docs/security.md names these tests. What once found a fault by chan
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -20,10 +21,10 @@ import grpc
 import pytest
 from onnx import ModelProto, TensorProto
 
-from fuzz.server import HOST, Server, model_bytes, put_model
+from fuzz.server import HOST, Server, model_bytes, private_bytes, put_model
 from fuzz.target import kept
 from fuzz.targets import LIVE, make_live
-from fuzz.targets.wire import Replies, get, post
+from fuzz.targets.wire import LAST, Replies, get, post
 from slotwise.edges.local import frames
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from tests.conftest import WaitUntil
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.live
 
 INFER = "/v2/models/plain/infer"
 WAIT_S_MAX = 20.0
+ROUNDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -234,13 +236,13 @@ def with_weights_at(location: str) -> bytes:
 
 
 def test_a_folder_whose_name_is_no_text_stands_in_the_index_and_breaks_nothing(server: Server) -> None:
-    folder = os.fsencode(server.models) + b"/bad\xff\nname"
-    os.mkdir(folder)
+    folder = server.models / os.fsdecode(b"bad\xff\nname")
+    folder.mkdir()
     try:
         assert server.post("/v2/repository/models/none/load")[0] == 400
         assert server.post("/v2/repository/index")[0] == 200
     finally:
-        os.rmdir(folder)
+        folder.rmdir()
 
 
 # Names and texts that a reader might take for something else
@@ -277,9 +279,7 @@ def test_two_requests_of_one_id_have_each_its_own_answer(server: Server) -> None
         return post(INFER.encode(), json.dumps(body).encode())
 
     with socket.create_connection((HOST, server.http_port), WAIT_S_MAX) as connection:
-        connection.sendall(
-            asking(1) + asking(2) + asking(3) + get(b"/v2").replace(b"Host", b"Connection: close\r\nHost")
-        )
+        connection.sendall(asking(1) + asking(2) + asking(3) + LAST)
         said = b""
         while received := connection.recv(1 << 16):
             said += received
@@ -321,17 +321,18 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
     wait_until(lambda: {(row["door"], row["status"], row["target"]) for row in refused(server)} >= set(expected))
     text = metrics(server)
     for door, status, _ in expected:
-        assert re.search(rf'^slotwise_refusals_total{{door="{door}",reason="\w+",status="{status}"}} [1-9]', text, re.M)
+        assert re.search(
+            rf'^slotwise_refusals_total{{door="{door}",reason="\w+",status="{status}"}} [1-9]', text, re.MULTILINE
+        )
 
 
 def test_a_flood_of_refusals_is_counted_in_full_and_logged_in_part(server: Server, wait_until: WaitUntil) -> None:
     def counted() -> int:
-        return int(
-            sum(float(found) for found in re.findall(r"^slotwise_refusals_total\S+ (\S+)", metrics(server), re.M))
-        )
+        found = re.findall(r"^slotwise_refusals_total\S+ (\S+)", metrics(server), re.MULTILINE)
+        return int(sum(float(number) for number in found))
 
     before, rows_before = counted(), len(refused(server))
-    flood = get(b"/v2/flood") * 1000 + get(b"/v2").replace(b"Host", b"Connection: close\r\nHost")
+    flood = get(b"/v2/flood") * 1000 + LAST
     assert statuses(server, flood) == [404] * 1000 + [200]
     assert counted() == before + 1000
     wait_until(lambda: any(row["target"] == "/v2/flood" for row in refused(server)))
@@ -358,3 +359,18 @@ def test_numbers_that_are_none_in_a_message_are_refused(server: Server) -> None:
         request = pb.ModelInferRequest(model_name="plain", raw_input_contents=[struct.pack("<4f", 1, 2, 3, 4)])
         request.inputs.add(name="x", datatype="FP32", shape=shape)
         assert grpc_status(server, "ModelInfer", request.SerializeToString()) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_is_refused_is_not_held(server: Server) -> None:
+    """Whatever an error has seen goes with it at once, and is not left to a collector that comes seldom."""
+    _, said = server.get("/v2/slotwise/status")
+    pids = (server.process.pid, int(said["grpc"]["pid"]))  # type: ignore[call-overload]  # as the status route has it
+    bomb, long = gzip.compress(bytes(2 << 20)), b"[" + b" " * 900_000
+    before = [private_bytes(pid) for pid in pids]
+    for _ in range(ROUNDS):
+        found = statuses(server, post(INFER.encode(), bomb, b"Content-Encoding: gzip"))
+        found += statuses(server, post(b"/v2/repository/index", long, b"Connection: close"))
+        assert found == [413, 400]
+        assert grpc_status(server, "ModelInfer", b"\xff" * 900_000) is grpc.StatusCode.INVALID_ARGUMENT
+    grown = [private_bytes(pid) - then for pid, then in zip(pids, before, strict=True)]
+    assert max(grown) < ROUNDS * 900_000 // 2

@@ -91,7 +91,10 @@ class Exchange:
     def fail(self, error: WireError) -> None:
         """Nothing will come of it: give back what it holds. The first reason stands."""
         if self.error is None:
-            self.error = error
+            # Without what led to it: those frames hold the body and this exchange, in a ring that only the collector
+            # of garbage would find, and it comes seldom.
+            error.__cause__ = error.__context__ = None
+            self.error = error.with_traceback(None)
             self.discard()
 
     def announce(self, length: int) -> None:

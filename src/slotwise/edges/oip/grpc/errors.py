@@ -55,6 +55,11 @@ class CallError(Exception):
         self._predicted_ms = predicted_ms
         self._retry_after_ms = retry_after_ms
 
+    def alone(self) -> CallError:
+        """The same without what led to it."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def metadata(self) -> Metadata:
         """What goes with it for programs; only what is known."""
         told: list[tuple[str, str]] = []

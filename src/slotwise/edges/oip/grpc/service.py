@@ -88,8 +88,12 @@ class Service:
                 finally:
                     self._leave()
             except CallError as error:
-                self._refused(error, name, context.peer())
-                await context.abort(error.status, error.message, error.metadata())
+                refusal = error.alone()
+            # The abort is kept until garbage is collected, which is seldom, and with it the frames that it came from:
+            # they must not hold the message any more.
+            raw = b""
+            self._refused(refusal, name, context.peer())
+            return await context.abort(refusal.status, refusal.message, refusal.metadata())
 
         return call
 
