@@ -9,7 +9,7 @@ from slotwise.facts.value import value
 NUMBER_MAX = 1 << 62
 """Nanoseconds, bytes and rows stay below, and so do sums of two."""
 
-ROWS_MAX = 1 << 16
+ROWS_MAX = 1 << 14
 """Of a batch: what is best up to there is found by trying each size."""
 
 
