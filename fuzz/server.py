@@ -84,6 +84,13 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, *words], stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
+        try:
+            self._meet()
+        except BaseException:
+            self._end()
+            raise
+
+    def _meet(self) -> None:
         self.http_port = self._port(r"on http://[\d.]+:(\d+)")
         self.grpc_port = self._port(r"gRPC on [\d.]+:(\d+)")
         self.local = str(self.folder / "socket")
@@ -132,13 +139,16 @@ class Server:
             if self.process.wait(60) != 0:
                 raise Fault(f"the server ended with {self.process.returncode}: {self.errors()[-2000:]}")
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            if self.process.stdout is not None:
-                self.process.stdout.close()
-            self._errors.close()
-            self._folder.cleanup()
+            self._end()
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._errors.close()
+        self._folder.cleanup()
 
     def descriptors(self) -> int:
         """How many the server has open."""

@@ -9,6 +9,7 @@ import resource
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -346,6 +347,30 @@ def test_one_connection_too_many_is_told_so(system: LocalSystem, wait_until: Wai
     for client in first:
         client.socket.close()
     wait_until(lambda: not system.clients)
+
+
+def test_a_server_without_descriptors_says_when_to_come_again(
+    system: LocalSystem, bare: Bare, wait_until: WaitUntil
+) -> None:
+    wait_until(lambda: system.clients == 1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 50, before[1]))
+    taken = []
+    with suppress(OSError):
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    for _ in range(2):  # room for the client's memory and its mapping, and none for what is lent to it
+        os.close(taken.pop())
+    try:
+        bare.say(frames.Hello(), bare.fd)
+        refusal = bare.refusal()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+    assert (refusal.status, refusal.reason) == (503, "no_room")
+    assert refusal.retry_after_ms > 0
+    still_serves(system)
 
 
 def test_a_user_who_is_not_named_is_turned_away(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ class Guest:
                 raise _Lie("a client says hello once")
         except (frames.FrameError, MemoryFault, _Lie) as fault:
             self.turn_away(bad(str(fault)))
+        except OSError as shortage:
+            words = f"the server cannot take another client now: {shortage.strerror}"
+            again_ns = self._desk.limits.retry_after_ns
+            self.turn_away(WireError(HTTPStatus.SERVICE_UNAVAILABLE, words, reason="no_room", retry_after_ns=again_ns))
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -198,10 +202,10 @@ class Guest:
             raise _Lie("a client begins with Hello and the descriptor of its memory")
         nbytes = check_memory(descriptors[0], limits.memory_bytes_max)
         memory = map_to_read(descriptors[0], nbytes)
-        lent = self._desk.lend(limits.outputs_bytes)
+        self._lent = lent = self._desk.lend(limits.outputs_bytes)
         seal_writers(lent.fd)
         self.segment = self._desk.share(descriptors[0], nbytes)
-        self._memory, self._lent = memory, lent
+        self._memory = memory
         self._patience.cancel()
         welcome = frames.Welcome(self._desk.server, limits.requests_max, limits.frame_bytes_max, limits.outputs_bytes)
         self.link.send(frames.encode(welcome), lent.fd)
