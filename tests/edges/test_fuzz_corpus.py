@@ -14,6 +14,8 @@ from fuzz.mutate import Mutator
 from fuzz.target import kept
 from fuzz.targets import IN_PROCESS, WORDS, make
 
+pytestmark = pytest.mark.slow
+
 CASES = 300
 CASE_S_MAX = 20.0
 

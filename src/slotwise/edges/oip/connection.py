@@ -350,6 +350,7 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         """Close. Where the client may still be sending, first read on for a while, else it would not see the reply."""
         if not self._is_reading and not self._is_discarding:
+            self._is_discarding = True
             self.transport.close()
             return
         self._is_discarding = True
@@ -423,7 +424,8 @@ def _not_http(error: httptools.HttpParserError) -> WireError:
 
 
 def _text(url: bytes) -> str:
-    return url.decode("latin-1")
+    """A URL without its query, which is of no use in a log and may hold what should not stand there."""
+    return url.partition(b"?")[0].decode("latin-1")
 
 
 def _lines(headers: list[Header]) -> bytes:
