@@ -17,11 +17,13 @@ import atheris
 import msgspec
 
 from fuzz.found import Found
-from fuzz.mutate import LENGTH_MAX, Mutator
+from fuzz.mutate import Mutator
 from fuzz.target import RESULTS, Target, kept
 from fuzz.targets import WORDS, make
 
 CASE_S_MAX = 25
+LENGTH_MAX = 4096
+"""Longer inputs reach little more, and take longer."""
 MEMORY_MB_MAX = 3000
 CHECK_EVERY = 10_000
 FOLLOWED = ["slotwise.edges", "slotwise.engine.journal", "slotwise.config", "slotwise.simulation", "slotwise.explain"]
