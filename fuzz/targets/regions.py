@@ -27,7 +27,6 @@ class Regions:
         self._server = server
         self._stem = f"slotwise-fuzz-{os.getpid()}"
         self._keys = [*[f"{self._stem}-{kind}" for kind in KINDS], *ODD_KEYS]
-        self._lay_out()
 
     def seeds(self) -> list[bytes]:
         """Programs that register, ask and unregister."""
@@ -38,10 +37,14 @@ class Regions:
     def run(self, data: bytes) -> None:
         """One program."""
         reader = Reader(data)
-        for _ in range(STEPS_MAX):
-            if reader.is_done:
-                break
-            self._step(reader)
+        self._lay_out()
+        try:
+            for _ in range(STEPS_MAX):
+                if reader.is_done:
+                    break
+                self._step(reader)
+        finally:
+            self._clear_away()
 
     def check(self) -> None:
         """All is forgotten when it is told to be, and others are served."""
@@ -49,27 +52,26 @@ class Regions:
         status, left = self._server.get("/v2/systemsharedmemory/status")
         if status != 200 or left:
             raise Fault(f"regions are left: {left}")
-        self._lay_out()
         self._server.check()
 
     def close(self) -> None:
         """The end."""
-        self._server.post("/v2/systemsharedmemory/unregister")
+        self._server.close()
+
+    def _clear_away(self) -> None:
         for path in FOLDER.glob(f"{self._stem}-*"):
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
             else:
                 path.unlink()
-        self._server.close()
 
     def _lay_out(self) -> None:
         mine, other, link, fifo, folder = (FOLDER / f"{self._stem}-{kind}" for kind in KINDS)
         for path in (mine, other):
             path.write_bytes(bytes(4096))
-        if not link.is_symlink():
-            link.symlink_to("/etc/passwd")
-            os.mkfifo(fifo)
-            folder.mkdir()
+        link.symlink_to("/etc/passwd")
+        os.mkfifo(fifo)
+        folder.mkdir()
 
     def _step(self, reader: Reader) -> None:
         name = quote(reader.choice(NAMES), safe="")
