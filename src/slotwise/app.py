@@ -31,6 +31,7 @@ from slotwise.config import (
 )
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.logs.refusals import Refusals
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
@@ -131,9 +132,15 @@ class LiveSystem:
             limits=config.fleet,
         )
         self.statistics = Statistics()
+        self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
+        self.refusals = Refusals(
+            clock,
+            per_s=config.logs.refused_per_s,
+            burst=config.logs.refused_burst,
+            put=self._logs.put_refused if self._logs is not None else None,
+        )
         request_ids = itertools.count(1)
         self._journal_file = _journal_file(config)
-        self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
         self.door = self._make_door(tls, request_ids)
         self.local = self._make_local(request_ids) if config.local_socket else None
@@ -152,7 +159,7 @@ class LiveSystem:
         self.stopped = asyncio.Event()
         """Set by whoever wants the server to be closed, and by a failure."""
         self._watching: asyncio.Task[None] | None = None
-        self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
+        self.grpc = DoorKeeper(_grpc_settings(config), self.refusals.note) if serves_grpc(config) else None
         self.http_port = 0
 
     async def start(self) -> None:
@@ -267,6 +274,7 @@ class LiveSystem:
             requests_in_flight=door.requests_in_flight + (local.requests_in_flight if local is not None else 0),
             connections=door.connections,
             replies=door.replies,
+            refusals=self.refusals.counts,
             local_clients=len(local.clients) if local is not None else None,
             local_replies=local.replies if local is not None else None,
         )
@@ -282,6 +290,7 @@ class LiveSystem:
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - self._clock.now_ns()),
             limits=self.config.door,
             request_ids=request_ids,
+            refused=self.refusals.note,
             late_answers=self.config.late_answers,
             tls=tls,
             grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
@@ -301,6 +310,7 @@ class LiveSystem:
             limits=self.config.local,
             bounds=self.config.door.bounds(),
             request_ids=request_ids,
+            refused=self.refusals.note,
             server=f"slotwise {__version__}",
             late_answers=self.config.late_answers,
         )

@@ -128,7 +128,7 @@ def read_spec(path: Path) -> Spec:
         spec = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Spec)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for model in spec.models:
         wrong = problems(_profile(model))

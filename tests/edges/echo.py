@@ -22,7 +22,7 @@ from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls
 from slotwise.engine.clock import RealClock
 from slotwise.engine.loop import Engine
-from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus
+from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus, Refusal
 from slotwise.engine.statistics import Statistics
 from slotwise.facts.actions import Action, Reply
 from slotwise.facts.events import Arrived, Cancelled, Event
@@ -230,6 +230,7 @@ class Behind:
         self.models = ListedModels(SPECS)
         self.controller = EchoController()
         self.statistics = Statistics()
+        self.refused: list[Refusal] = []
 
     def release(self) -> None:
         """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
@@ -274,6 +275,7 @@ class System(Behind):
             clock=self.clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version="test"),
+            refused=self.refused.append,
             limits=limits,
             late_answers=late_answers,
             tls=tls,

@@ -41,7 +41,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.edges.fleets.ring",
         "slotwise.edges.fleets.messages",
     ),
-    "slotwise.grpc_door": ("slotwise.edges.oip.grpc", "slotwise.lifeline"),
+    "slotwise.grpc_door": ("slotwise.edges.oip.grpc", "slotwise.engine.ports", "slotwise.lifeline"),
     "slotwise.lifeline": (),
     "slotwise.client": (
         "slotwise.facts",

@@ -10,7 +10,7 @@ import msgspec
 
 from slotwise.cli import app
 from slotwise.config import Config
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 from slotwise.edges.oip.answers import STATUSES, AnswerParameters
 from slotwise.edges.oip.tls import Tls
 from slotwise.edges.repository.settings import Settings
@@ -96,7 +96,7 @@ def test_every_parameter_of_an_answer_stands_in_the_reference() -> None:
 
 
 def test_every_column_of_the_logs_stands_in_the_reference() -> None:
-    columns = [*RequestRow._fields, *ActionRow._fields]
+    columns = [*RequestRow._fields, *ActionRow._fields, *RefusedRow._fields]
     assert unnamed(columns, section("reference.md", "## The logs")) == []
 
 

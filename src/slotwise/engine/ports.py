@@ -66,6 +66,26 @@ class Front(Protocol):
         """Answer one request."""
 
 
+@value
+class Refusal:
+    """What a door has turned away by itself, unheard by the engine. Texts are as clients sent them."""
+
+    door: str
+    """`http`, `grpc` or `local`."""
+    status: int
+    """As HTTP has it."""
+    reason: str
+    message: str
+    peer: str = ""
+    target: str = ""
+    count: int = 1
+    """How many of this kind it stands for."""
+
+
+Refused = Callable[[Refusal], None]
+"""Told of each refusal of a door's own. Cheap."""
+
+
 class Recorder(Protocol):
     """Keeps what happened in a turn: a journal, a log, a check of invariants, metrics."""
 

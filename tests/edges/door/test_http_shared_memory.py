@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,17 @@ def test_there_is_no_memory_of_a_gpu(client: triton.InferenceServerClient) -> No
     assert client.get_cuda_shared_memory_status() == []
     with pytest.raises(InferenceServerException, match="no memory of a GPU"):
         client.register_cuda_shared_memory(NAME, b"x", 0, 16)
+
+
+def test_an_object_that_cannot_grow_any_more_costs_its_owner_an_error_only(
+    client: triton.InferenceServerClient, memory: object
+) -> None:
+    client.register_system_shared_memory(NAME, KEY, 64)
+    shared_memory.set_shared_memory_region(memory, [VALUES])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))  # a full /dev/shm refuses in the same way
+    try:
+        assert "cannot be read or written there" in refused(client, to=48)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert client.is_server_live()

@@ -21,6 +21,7 @@ from slotwise.edges.oip.grpc.service import NAME
 from slotwise.edges.oip.http import NO_RECORDING
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.recording import Recording
+from slotwise.engine.ports import Refusal
 from tests.edges.echo import HOST, WAIT_S_MAX, System, serving
 from tests.edges.wire import LIMITS
 
@@ -38,6 +39,8 @@ class Door:
 
     system: System
     keeper: DoorKeeper
+    refused: list[Refusal]
+    """By the door itself."""
 
     @property
     def address(self) -> str:
@@ -56,9 +59,10 @@ def opened(
 ) -> Iterator[Door]:
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
-    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
+    refused: list[Refusal] = []
+    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes), refused.append)
     with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream, recording=recording) as system:
-        door = Door(system, keeper)
+        door = Door(system, keeper, refused)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)
             yield door

@@ -71,6 +71,7 @@ class LocalSystem(Behind):
             limits=limits,
             bounds=Bounds(),
             request_ids=itertools.count(1),
+            refused=self.refused.append,
             server="test",
             late_answers=late_answers,
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slotwise.edges.logs.files import LogFile, LogFolder, Row
 from slotwise.edges.logs.recorder import LogRecorder
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 from slotwise.edges.logs.settings import Logs
 from slotwise.engine.ports import LogSetting
 from slotwise.facts.actions import Action
@@ -107,7 +107,7 @@ class Log:
 
 
 class LogFiles:
-    """Both logs over their files; a `ports.Recorder`. Whoever owns it calls `write` now and then, and `close`."""
+    """All logs over their files; a `ports.Recorder`. Whoever owns it calls `write` now and then, and `close`."""
 
     setting = LogSetting()
     """Which rows are kept; may be replaced at any time."""
@@ -116,7 +116,10 @@ class LogFiles:
         """Raises OSError when nothing can be written in the folder, which is made if need be."""
         self._requests = Log("requests", RequestRow, settings)
         self._actions = Log("actions", ActionRow, settings)
+        self._refused = Log("refused", RefusedRow, settings)
         self._recorder = LogRecorder(self._put_request, self._put_action)
+        self.put_refused = self._refused.put
+        """Takes what a door has turned away."""
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in. No disk is waited for."""
@@ -124,21 +127,24 @@ class LogFiles:
 
     def write(self) -> None:
         """Write what waits."""
-        self._requests.write()
-        self._actions.write()
+        for log in self._logs():
+            log.write()
 
     def close(self) -> None:
         """Write the rest and end the files."""
-        self._requests.close()
-        self._actions.close()
+        for log in self._logs():
+            log.close()
 
     def waiting(self) -> int:
-        """Rows of both that are not written yet."""
-        return self._requests.waiting() + self._actions.waiting()
+        """Rows of all of them that are not written yet."""
+        return sum(log.waiting() for log in self._logs())
 
     def statistics(self) -> tuple[LogUse, ...]:
         """What was written and lost."""
-        return (self._requests.statistics(), self._actions.statistics())
+        return tuple(log.statistics() for log in self._logs())
+
+    def _logs(self) -> tuple[Log, ...]:
+        return (self._requests, self._actions, self._refused)
 
     def _put_request(self, row: RequestRow) -> None:
         if row.result in FINE:
@@ -180,6 +186,7 @@ class ThreadedLogs:
         self._files = LogFiles(settings)
         self._settings = settings
         self.folder, self.format = settings.folder, settings.format
+        self.put_refused = self._files.put_refused
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="slotwise-logs", daemon=True)
         self._thread.start()

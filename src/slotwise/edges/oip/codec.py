@@ -27,6 +27,7 @@ from slotwise.facts.value import value
 ALIGNMENT = 64
 HEADS_MAX = 256
 HEAD_NBYTES_MAX = 2048
+RANK_MAX = 64  # no runtime has tensors of more dimensions
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 NO_DATA = msgspec.Raw()
 
@@ -71,7 +72,7 @@ class Input(msgspec.Struct, gc=False):
 
     name: str
     datatype: str
-    shape: list[_Count]
+    shape: Annotated[list[_Count], msgspec.Meta(max_length=RANK_MAX)]
     parameters: InputParameters = _PLAIN_INPUT
     data: msgspec.Raw = NO_DATA
 
@@ -103,6 +104,8 @@ class Bounds:
     """Beside the model's own limit; the smaller one holds."""
     tensor_bytes_max: int = 64 << 20
     """Of all its inputs together."""
+    json_bytes_max: int = 16 << 20
+    """Of its JSON, whose values take many times their size while they are read."""
 
 
 # The values below are made for every request, so they are structs: these are made in a third of the time.
@@ -182,6 +185,7 @@ class Contract:
         self.outputs = {tensor.name: tensor for tensor in spec.outputs}
         self.rows_max = min(spec.batch_max, bounds.rows_max)
         self.tensor_bytes_max = bounds.tensor_bytes_max
+        self.json_bytes_max = bounds.json_bytes_max
         self.first = 1 if spec.batchable else 0
         """Index of the first dimension that belongs to a row."""
         self.has_forms = any(VARIABLE in tensor.shape[self.first :] for tensor in spec.inputs)
@@ -318,6 +322,8 @@ def refs(infer: Infer, arena: Arena, region: int) -> tuple[TensorRef, ...]:
 
 
 def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract) -> Infer:
+    if len(head) > contract.json_bytes_max:
+        raise too_large(f"the JSON has {len(head)} bytes, {contract.json_bytes_max} are the limit; send binary data")
     try:
         message = _decode_head(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -372,11 +378,10 @@ def _place(given: Input, contract: Contract, offset: int) -> Part:
         raise bad(f"input {name!r} has more than one of JSON data, binary data and a shared memory region; send one")
     if source is not None:
         announced = source.nbytes
-    if announced is None:
-        data = _packed(given, shape)
-        announced = len(data)
-    else:
+    if announced is not None:
         _check_size(name, announced, tensor, shape)
+    else:
+        announced = len(data := _packed(given, shape))
     return Part(name, tensor.datatype, shape, offset, announced, data, source)
 
 

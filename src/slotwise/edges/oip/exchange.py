@@ -64,6 +64,8 @@ class Exchange:
     region: int | None = None
     request: Request | None = None
     error: WireError | None = None
+    target: bytes = b""
+    """The URL, where it failed before its model was known."""
     authorization: bytes | None = None
     keep_alive = True
     expects_continue = False
@@ -90,7 +92,10 @@ class Exchange:
     def fail(self, error: WireError) -> None:
         """Nothing will come of it: give back what it holds. The first reason stands."""
         if self.error is None:
-            self.error = error
+            # Without what led to it: those frames hold the body and this exchange, in a ring that only the collector
+            # of garbage would find, and it comes seldom.
+            error.__cause__ = error.__context__ = None
+            self.error = error.with_traceback(None)
             self.discard()
 
     def announce(self, length: int) -> None:

@@ -30,14 +30,14 @@ from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameters
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
-from slotwise.edges.oip.errors import WireError, bad
+from slotwise.edges.oip.errors import WireError, bad, refusal
 from slotwise.edges.oip.exchange import Exchange, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, spec_of
 from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.oip.tls import Tls
-from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post
+from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post, Refused
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
 from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
@@ -47,6 +47,8 @@ _INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _LENGTH_DIGITS_MAX = 15
 NO_RECORDING = Recording()
+ROUTE_BYTES_MAX = 1024
+"""Of a URL that is remembered; what a longer one means is found anew each time."""
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
 _LENGTHS = frozenset((6, 7, 10, 13, 14, 15, 16, 31))
@@ -71,6 +73,7 @@ class _Route:
         self.name = name
         self.version = version
         self.contract: Contract | None = None
+        """Shared by all URLs of a model, since it remembers what clients have sent."""
 
 
 class HttpDoor:
@@ -86,6 +89,7 @@ class HttpDoor:
         clock: Clock,
         statistics: ModelCounts,
         identity: Identity,
+        refused: Refused,
         limits: Limits = LIMITS,
         request_ids: Iterator[int] | None = None,
         late_answers: bool = False,
@@ -104,10 +108,12 @@ class HttpDoor:
         self._outputs = outputs
         self._post = post
         self._clock = clock
+        self._refused = refused
         self._late_answers = late_answers
         self._tls = tls
         self._ids = itertools.count(1) if request_ids is None else request_ids
         self._routes: dict[bytes, _Route] = {}
+        self._contracts: dict[str, Contract] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
         self._regions = Regions(limits)
@@ -127,6 +133,7 @@ class HttpDoor:
             regions=self._regions,
             recording=recording,
             access=self.access,
+            refused=refused,
             ports=self._management_ports,
             is_ready=lambda: not self._is_draining,
         ).app(more_routes)
@@ -228,6 +235,7 @@ class HttpDoor:
         except WireError as error:
             # One who waits for leave to send may go on with another request or with the body: better to start afresh.
             exchange.keep_alive &= not exchange.expects_continue
+            exchange.target = url
             exchange.fail(error)
         return exchange
 
@@ -275,8 +283,13 @@ class HttpDoor:
         """An exchange that has failed, to say an error in its turn."""
         exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
         exchange.keep_alive = False
+        exchange.target = connection.url
         exchange.fail(error)
         return exchange
+
+    def turned_away(self, connection: Connection, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+        self._refused(refusal(connection.client, target, error))
 
     # The engine's side
 
@@ -350,7 +363,9 @@ class HttpDoor:
         if self._models.find(name, version) is not None:
             if len(self._routes) >= self.limits.routes_max:
                 self._routes.clear()
-            self._routes[url] = route
+                self._contracts.clear()
+            if len(url) <= ROUTE_BYTES_MAX:
+                self._routes[url] = route
         return route
 
     def _contract(self, route: _Route) -> Contract:
@@ -359,7 +374,10 @@ class HttpDoor:
         if status is not None and contract is not None and contract.spec is status.spec:
             return contract
         spec = spec_of(status, route.name, route.version, self.limits.retry_after_ns)
-        route.contract = contract = Contract(spec, self.limits.bounds())
+        contract = self._contracts.get(spec.id)
+        if contract is None or contract.spec is not spec:
+            contract = self._contracts[spec.id] = Contract(spec, self.limits.bounds())
+        route.contract = contract
         return contract
 
     def _is_full(self) -> bool:

@@ -14,18 +14,19 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 from slotwise.edges.oip import documents
 from slotwise.edges.oip.access import Access
-from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
+from slotwise.edges.oip.errors import WireError, bad, refusal, retry_after_headers, too_large
 from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions, unknown_region
-from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
+from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus, Refused
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 
@@ -72,6 +73,7 @@ class Management:
         regions: Regions,
         recording: Recording,
         access: Access,
+        refused: Refused,
         ports: Collection[int],
         is_ready: Callable[[], bool],
     ) -> None:
@@ -83,6 +85,7 @@ class Management:
         self._regions = regions
         self._recording = recording
         self._access = access
+        self._refused = refused
         self._ports = ports
         self._is_ready = is_ready
 
@@ -96,8 +99,8 @@ class Management:
                 *self._recording_routes(),
                 *more,
             ],
-            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=_say_wire)],
-            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
+            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=self._say_wire)],
+            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), self._say),
         )
         app.router.redirect_slashes = False
         return app
@@ -222,7 +225,7 @@ class Management:
         return _json([])
 
     async def _unregister(self, request: Request) -> Response:
-        if "/systemsharedmemory" in request.url.path:
+        if "/systemsharedmemory" in request.scope["path"]:
             self._regions.unregister(request.path_params.get("region"))
         return Response()
 
@@ -253,13 +256,24 @@ class Management:
             [documents.model_statistics(spec, self._statistics.model(spec.id), epoch_ns) for spec in specs]
         )
 
+    async def _say(self, request: Request, error: Exception) -> Response:
+        return self._say_wire(request.scope, _as_wire(request, error))
+
+    def _say_wire(self, scope: Scope, error: WireError) -> Response:
+        self._refused(refusal(scope["client"], scope["path"], error))
+        headers = _texts(error.headers())
+        return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
+
     async def _read(self, request: Request, kind: type[_T]) -> _T:
         """The body, which may be absent."""
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._limits.management_bytes_max:
-                raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > self._limits.management_bytes_max:
+                    raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        except ClientDisconnect as gone:
+            raise bad("the client went away inside its request") from gone
         try:
             return msgspec.json.decode(body or b"{}", type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -288,15 +302,6 @@ def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: 
     return Response(msgspec.json.encode(document), status_code=status, media_type="application/json", headers=headers)
 
 
-async def _say(request: Request, error: Exception) -> Response:
-    return _say_wire(_as_wire(request, error))
-
-
-def _say_wire(error: WireError) -> Response:
-    headers = _texts(error.headers())
-    return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
-
-
 def _texts(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode(): text.decode() for name, text in headers}
 
@@ -307,6 +312,7 @@ def _as_wire(request: Request, error: Exception) -> WireError:
     if isinstance(error, ModelError):
         return bad(str(error))
     if isinstance(error, HTTPException):
-        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.url.path)
+        # Not `request.url`, which is made of the header Host as well.
+        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.scope["path"])
         return WireError(HTTPStatus(error.status_code), text, allow=(error.headers or {}).get("Allow", ""))
     return WireError(HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the server: {type(error).__name__}")

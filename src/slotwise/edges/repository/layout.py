@@ -74,9 +74,16 @@ def check_name(name: str, limits: Limits) -> None:
 
 
 def names(root: Path) -> list[str]:
-    """All folders of the root that are not hidden, in order; their names are still to be checked."""
+    """All folders of the root that are not hidden, in order; their names are still to be checked.
+
+    A name that is no UTF-8 has its odd bytes escaped: it can be told then, and is no folder's.
+    """
     try:
-        return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(
+            path.name.encode(errors="backslashreplace").decode()
+            for path in root.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
     except OSError as error:
         raise ModelError(f"{root} cannot be read as a folder of models: {error.strerror}") from error
 

@@ -24,6 +24,7 @@ from google.protobuf import (
 from slotwise.edges.repository.pipeline import PipelineText, StepText
 from slotwise.edges.repository.settings import SLO_MS_MAX, Latest, Settings, Versions
 from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import PRIORITY_LOWEST, TensorSpec
 from slotwise.facts.value import value
 
@@ -278,7 +279,7 @@ def _settings(config: ConfigText) -> Settings:
     timeout_us = batching.default_queue_policy.default_timeout_microseconds
     return Settings(
         slo_ms=min(timeout_us / 1000, SLO_MS_MAX) if timeout_us else None,
-        batch_max=max(1, batch_max),
+        batch_max=min(max(1, batch_max), ROWS_MAX),
         priority=_priority(batching),
         versions=_versions(config.version_policy),
     )

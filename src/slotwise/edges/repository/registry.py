@@ -20,7 +20,7 @@ from slotwise.edges.repository.layout import LIMITS, Limits, ModelFile, Signatur
 from slotwise.edges.repository.packs import Packs
 from slotwise.edges.repository.pipeline import PipelineText
 from slotwise.edges.repository.profiles import Profiles
-from slotwise.edges.repository.settings import Count, Latest, Milliseconds, Priority, Settings, Versions, Weight
+from slotwise.edges.repository.settings import Latest, Milliseconds, Priority, Rows, Settings, Versions, Weight
 from slotwise.engine.ports import Inspection, Inspector, ModelError, ModelState, ModelStatus, Post
 from slotwise.facts.events import ModelAdded, ModelRemoved
 from slotwise.facts.profile import Profile
@@ -46,7 +46,7 @@ class Defaults:
     """The derived allowance, as a multiple of the time of one row."""
     slo_ms_min: Milliseconds = 25.0
     """The derived allowance is never less."""
-    batch_max: Count = 16
+    batch_max: Rows = 16
     priority: Priority = PRIORITY_DEFAULT
     weight: Weight = 1.0
     versions: Versions = Latest(1)

@@ -65,7 +65,10 @@ def load(path: str, threads: int) -> OnnxModel:
         session = _make_session(path, threads)
     except Exception as error:  # the runtime's errors have no base of their own
         raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path!r}: {error}") from error
-    return OnnxModel(path, session)
+    try:
+        return OnnxModel(path, session)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path!r} has names that are no UTF-8: {error}") from error
 
 
 def pack(path: str, file: str, way: int) -> None:

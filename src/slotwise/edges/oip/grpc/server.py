@@ -1,12 +1,13 @@
 """The gRPC door's own process: gRPC's server with inference, health and reflection, from start to drained.
 
-It says on standard output in one line of JSON that it listens, or why it cannot, and ends when it is told to.
+It says on standard output in one line of JSON that it listens, or why it cannot, then what it turns away, and ends
+when it is told to.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -16,14 +17,21 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from slotwise.edges.oip.grpc import inference_pb2
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
+from slotwise.edges.oip.grpc.refusals import Gathering
 from slotwise.edges.oip.grpc.service import NAME, Service
 from slotwise.edges.oip.grpc.upstream import Upstream
+from slotwise.engine.ports import Refusal
 
 SERVICES = ("", NAME)
 """What the health service knows: the server as a whole, and the inference service."""
 
 
-async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[Ready], None]) -> None:
+async def serve(
+    settings: DoorSettings,
+    stopped: asyncio.Event,
+    tell: Callable[[Ready], None],
+    tell_refused: Callable[[Sequence[Refusal]], None],
+) -> None:
     """Serve until `stopped`; then answer what is under way. `tell` is called once, at the start."""
     limits = settings.limits
     upstream = Upstream(
@@ -32,7 +40,8 @@ async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[
         idle_s=settings.upstream_idle_s,
         retry_after_ns=limits.retry_after_ns,
     )
-    service, healthy = Service(upstream, limits), health.aio.HealthServicer()
+    refusals = Gathering(tell_refused)
+    service, healthy = Service(upstream, limits, refusals.note), health.aio.HealthServicer()
     options = [("grpc.max_receive_message_length", limits.message_bytes_max), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls_max)
     server.add_generic_rpc_handlers((service.handler(),))
@@ -52,6 +61,7 @@ async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[
     await service.drain(settings.patience_s)
     await server.stop(limits.linger_s)
     upstream.close()
+    refusals.flush()
 
 
 def _bind(server: grpc.aio.Server, settings: DoorSettings) -> int:

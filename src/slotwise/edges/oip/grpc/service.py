@@ -25,13 +25,16 @@ from slotwise.facts.units import US, S
 NAME = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answerer = Callable[[bytes, Context], Awaitable[bytes]]
+RefusedCall = Callable[[CallError, str, str], None]
+"""Told of an error, the method, and who called."""
 
 
 class Service:
     """Answers calls until it is told to drain; then it ends what is under way and takes nothing new."""
 
-    def __init__(self, upstream: Upstream, limits: GrpcLimits) -> None:
+    def __init__(self, upstream: Upstream, limits: GrpcLimits, refused: RefusedCall) -> None:
         self._upstream = upstream
+        self._refused = refused
         self._limits = limits
         self._under_way = 0
         self._is_draining = False
@@ -44,8 +47,8 @@ class Service:
         """All methods, for gRPC's server."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
-        methods = {name: unary(self._call(self._page_answerer(call))) for name, call in CALLS.items()}
-        methods["ModelInfer"] = unary(self._call(self._infer))
+        methods = {name: unary(self._call(name, self._page_answerer(call))) for name, call in CALLS.items()}
+        methods["ModelInfer"] = unary(self._call("ModelInfer", self._infer))
         methods["ModelStreamInfer"] = stream(self._stream)
         return grpc.method_handlers_generic_handler(NAME, methods)
 
@@ -73,7 +76,7 @@ class Service:
         if not self._under_way:
             self._idle.set()
 
-    def _call(self, answer: Answerer) -> Answerer:
+    def _call(self, name: str, answer: Answerer) -> Answerer:
         """One request, one answer or an error."""
 
         async def call(raw: bytes, context: Context) -> bytes:
@@ -84,11 +87,12 @@ class Service:
                 finally:
                     self._leave()
             except CallError as error:
-                status, message, metadata = error.status, error.message, error.metadata()
-            # gRPC keeps the exception that an abort raises in a cycle with the frames that it passes. They must not
-            # hold the request, neither here nor by way of the error: it would stay until the next collection.
-            del raw
-            return await context.abort(status, message, metadata)
+                refusal = error.alone()
+            # The abort is kept until garbage is collected, which is seldom, and with it the frames that it came from:
+            # they must not hold the message any more.
+            raw = b""
+            self._refused(refusal, name, context.peer())
+            return await context.abort(refusal.status, refusal.message, refusal.metadata())
 
         return call
 
@@ -143,6 +147,7 @@ class Service:
             finally:
                 self._leave()
         except CallError as error:
+            self._refused(error, "ModelStreamInfer", context.peer())
             reply.error_message = error.message
         async with writing:
             await context.write(reply.SerializeToString())

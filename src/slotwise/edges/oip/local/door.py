@@ -38,13 +38,13 @@ from slotwise.edges.oip.codec import (
     understand,
 )
 from slotwise.edges.oip.datatypes import NEEDS_CHECK
-from slotwise.edges.oip.errors import WireError
+from slotwise.edges.oip.errors import WireError, bad
 from slotwise.edges.oip.local.guest import Guest, LentMemory, Question
 from slotwise.edges.oip.management import spec_of
-from slotwise.engine.ports import Arena, Clock, Memories, Models, Outputs, Post
+from slotwise.engine.ports import Arena, Clock, Memories, Models, Outputs, Post, Refusal, Refused
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
-from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request, TensorRef, Timing
+from slotwise.facts.types import FOREVER_NS, PRIORITY_LOWEST, Outcome, Reason, Request, TensorRef, Timing
 from slotwise.facts.value import value
 
 CONTRACTS_MAX = 4096
@@ -77,6 +77,7 @@ class LocalDoor:
         limits: LocalLimits,
         bounds: Bounds,
         request_ids: Iterator[int],
+        refused: Refused,
         server: str,
         late_answers: bool = False,
     ) -> None:
@@ -94,6 +95,7 @@ class LocalDoor:
         self._clock = clock
         self._bounds = bounds
         self._ids = request_ids
+        self._refused = refused
         self._late_answers = late_answers
         self._uids = frozenset(limits.uids or (os.getuid(), 0))
         self._contracts: dict[tuple[str, str], Contract] = {}
@@ -139,7 +141,7 @@ class LocalDoor:
         if len(guest.serials) >= self.limits.requests_max:
             raise self._no_room(f"{len(guest.serials)} requests of this client are under way, the limit")
         contract = self._contract(ask.model, ask.version)
-        infer = understand(_head_of(ask), 0, contract)
+        infer = understand(head_of(ask), 0, contract)
         stays = not any(part.datatype in NEEDS_CHECK for part in infer.parts)
         region = None if stays else self._take_in(guest, infer)
         inputs = refs(infer, self._arena, region) if region is not None else _refs_in_place(infer, guest)
@@ -174,6 +176,16 @@ class LocalDoor:
         self._guests.discard(guest)
         for request_id in guest.serials.values():
             self._post(Cancelled(request_id=request_id))
+
+    def turned_away(self, guest: Guest, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+        who, reason = guest.link.peer, error.reason or Reason.NONE.value
+        peer = f"pid {who.pid} uid {who.uid}"
+        self._refused(
+            Refusal(
+                door="local", status=int(error.status), reason=reason, message=error.message, peer=peer, target=target
+            )
+        )
 
     def _accept(self, connection: socket.socket) -> None:
         link = Link(connection, self.limits)
@@ -280,8 +292,10 @@ def _spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.S
     )
 
 
-def _head_of(ask: frames.Ask) -> Head:
-    """The request in the protocol's own form, so that one piece of code checks it whatever its way."""
+def head_of(ask: frames.Ask) -> Head:
+    """The request in the protocol's own form, so that one piece of code checks it. Raises WireError."""
+    if ask.priority > PRIORITY_LOWEST:
+        raise bad(f"the priority is {ask.priority}; it is 1 (highest) to {PRIORITY_LOWEST}, or 0 for the model's own")
     inputs = [
         Input(
             tensor.name,

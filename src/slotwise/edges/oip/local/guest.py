@@ -24,8 +24,6 @@ from slotwise.facts.actions import Reply
 from slotwise.facts.types import Request, TensorRef
 from slotwise.facts.units import MS
 
-ERROR_LENGTH_MAX = 2000
-
 
 class LentMemory(Arena, Protocol):
     """Memory for one client's outputs."""
@@ -64,6 +62,9 @@ class Desk(Protocol):
     def forget(self, guest: Guest) -> None:
         """The client has gone away."""
 
+    def turned_away(self, guest: Guest, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+
 
 class _Lie(Exception):
     """A frame that no honest client sends."""
@@ -93,6 +94,8 @@ class Guest:
         self._desk = desk
         self.segment = 0
         """Under which executors know the client's memory."""
+        self._asked = ""
+        """The model of the latest request."""
         self._memory: memoryview | None = None
         self._lent: LentMemory | None = None
         self._held: set[int] = set()
@@ -116,6 +119,10 @@ class Guest:
                 raise _Lie("a client says hello once")
         except (frames.FrameError, MemoryFault, _Lie) as fault:
             self.turn_away(bad(str(fault)))
+        except OSError as shortage:
+            words = f"the server cannot take another client now: {shortage.strerror}"
+            again_ns = self._desk.limits.retry_after_ns
+            self.turn_away(WireError(HTTPStatus.SERVICE_UNAVAILABLE, words, reason="no_room", retry_after_ns=again_ns))
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -171,10 +178,12 @@ class Guest:
     def refuse(self, serial: int | None, error: WireError) -> None:
         """Say an error."""
         self._desk.replies[error.status] += 1
+        if error.request is None:
+            self._desk.turned_away(self, self._asked, error)
         refusal = frames.Refusal(
             serial,
             error.status,
-            error.message[:ERROR_LENGTH_MAX],
+            error.message,
             error.reason or "",
             error.predicted_ms,
             -(-error.retry_after_ns // MS),
@@ -193,15 +202,16 @@ class Guest:
             raise _Lie("a client begins with Hello and the descriptor of its memory")
         nbytes = check_memory(descriptors[0], limits.memory_bytes_max)
         memory = map_to_read(descriptors[0], nbytes)
-        lent = self._desk.lend(limits.outputs_bytes)
+        self._lent = lent = self._desk.lend(limits.outputs_bytes)
         seal_writers(lent.fd)
         self.segment = self._desk.share(descriptors[0], nbytes)
-        self._memory, self._lent = memory, lent
+        self._memory = memory
         self._patience.cancel()
         welcome = frames.Welcome(self._desk.server, limits.requests_max, limits.frame_bytes_max, limits.outputs_bytes)
         self.link.send(frames.encode(welcome), lent.fd)
 
     def _ask(self, ask: frames.Ask) -> None:
+        self._asked = ask.model
         if ask.released:
             self._give_back(ask.released)
         if ask.serial in self.serials:
