@@ -25,12 +25,12 @@ from slotwise.config import (
     cache_folder,
     check_address,
     check_memory,
-    memory_bytes,
     printed,
     serves_grpc,
 )
-from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
-from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.fleets.nodes.joined import JoinedFleet
+from slotwise.edges.fleets.nodes.remote import NodeStatistics
+from slotwise.edges.fleets.processes import ExecutorStatistics
 from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
@@ -44,7 +44,6 @@ from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.pages import json_page, text_page
 from slotwise.edges.oip.tls import Tls, check_tls
 from slotwise.edges.repository.registry import Progress, Registry
-from slotwise.edges.slices import cores as core_slices
 from slotwise.edges.store.files import SharedArena
 from slotwise.edges.traces.recorder import TraceRecorder, has_library, otlp
 from slotwise.edges.traces.settings import Traces
@@ -54,6 +53,7 @@ from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
 from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
 from slotwise.engine.statistics import Statistics
+from slotwise.executors import build_fleet
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import ModelSpec, TensorSpec
@@ -64,7 +64,6 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
 
-PAGE_BYTES = MIB
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
 METRICS_PATH = "/metrics"
@@ -93,6 +92,7 @@ class SystemStatus:
     logs: tuple[LogUse, ...] = ()
     local: LocalStatistics | None = None
     """The local channel and who uses it, where there is one."""
+    nodes: tuple[NodeStatistics, ...] = ()
 
 
 class LiveSystem:
@@ -104,7 +104,6 @@ class LiveSystem:
         tls = config.tls if config.tls.certificate else None
         if tls is not None:
             check_tls(tls)
-        executors = slices(config)
         check_memory(config)
         check_address(config)
         self.controller = build_controller(config.policy, settings=config.policy_settings, limits=config.controller)
@@ -120,14 +119,7 @@ class LiveSystem:
         )
         self._clock = clock = RealClock(asyncio.get_running_loop())
         self._started_ns = clock.now_ns()
-        self.fleet = ProcessFleet(
-            slices=executors,
-            post=self._post,
-            clock=clock,
-            arena=self.arena,
-            specs=self.registry.specs,
-            limits=config.fleet,
-        )
+        self.fleet = build_fleet(config, post=self._post, clock=clock, arena=self.arena, specs=self.registry.specs)
         self.statistics = Statistics()
         request_ids = itertools.count(1)
         self.door = self._make_door(tls, request_ids)
@@ -222,6 +214,7 @@ class LiveSystem:
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
+            nodes=self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else (),
         )
 
     def log_uses(self) -> tuple[LogUse, ...]:
@@ -390,22 +383,6 @@ def _model_report(status: ModelStatus) -> ModelReport:
         run_ms=tuple(ns / MS for ns in profile.run_ns),
         wall_ms=tuple(ns / MS for ns in profile.wall_ns),
     )
-
-
-def slices(config: Config) -> list[CoreSlice]:
-    """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
-    there = core_slices.available()
-    chosen = config.cores or there
-    for core in chosen:
-        if core not in there:
-            raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"cores {', '.join(map(str, chosen))}: one is named twice; each takes one executor")
-    share_bytes = memory_bytes(config) // len(chosen)
-    return [
-        CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
-        for core in chosen
-    ]
 
 
 def _grpc_settings(config: Config) -> DoorSettings:

@@ -28,6 +28,7 @@ from slotwise.edges.oip.tls import TlsError
 from slotwise.edges.zoo.build import ZooError, build
 from slotwise.engine.journal import JournalError, read_header, replay
 from slotwise.engine.ports import ModelError, ModelState
+from slotwise.executors import NodeSystem
 from slotwise.explain import words
 from slotwise.explain.journal import explanations
 from slotwise.policy.presets import PresetError
@@ -118,6 +119,11 @@ def serve(
         Path | None, typer.Option(help="Socket for clients on this machine, which share memory with the server. [none]")
     ] = None,
     cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Executors on another machine, as NAME=HOST:PORT; may be given again.")
+    ] = None,
+    nodes_only: Annotated[bool, typer.Option("--nodes-only", help="Have no executors on this machine.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="File of the secret that nodes know too. [none]")] = None,
     policy: Annotated[str | None, typer.Option(help=f"{POLICIES} [slotwise]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
@@ -141,6 +147,7 @@ def serve(
         "grpc_port": grpc_port,
         "local_socket": str(local_socket) if local_socket else None,
         "cores": _cores(cores),
+        "nodes": _nodes(token_file, node, nodes_only),
         "policy": policy,
         "memory_mib": memory_mib,
         "journal": str(journal) if journal else None,
@@ -152,6 +159,12 @@ def serve(
     }
     with told_errors(*WRONG, failed=FAILED):
         asyncio.run(_serve(configs.read(config, changes), stop_at_eof))
+
+
+def _nodes(token_file: Path | None, addresses: list[str] | None, only: bool) -> dict[str, object] | None:
+    """What options say of nodes; None for nothing."""
+    given = {"addresses": addresses, "only": only or None, "token_file": str(token_file) if token_file else None}
+    return {name: told for name, told in given.items() if told} or None
 
 
 async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
@@ -229,6 +242,44 @@ def _announce(system: LiveSystem) -> None:
         print(f"local clients at unix://{Path(system.config.local_socket).absolute()}", flush=True)
     elif system.config.grpc is None:
         say("no gRPC: its libraries are not installed (pip install 'slotwise[grpc]')")
+
+
+@app.command(short_help="Lend this machine's executors to a server.")
+def node(
+    listen: Annotated[str, typer.Option(help="Address to listen on, as HOST:PORT; port 0 takes a free one.")],
+    cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
+    memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File of the secret that the server knows too. [none]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    emulated: Annotated[int, typer.Option(min=0, help="So many executors that wait profiles out instead.")] = 0,
+    clock_skew_ms: Annotated[
+        float | None, typer.Option(help="For trials: a clock that is ahead of the machine's by this. [at random]")
+    ] = None,
+    stop_at_eof: Annotated[bool, typer.Option("--stop-at-eof", help="Stop when standard input ends.")] = False,
+) -> None:
+    """Host executors on this machine for a server on another one, until told to stop."""
+    changes: dict[str, object] = {
+        "cores": _cores(cores),
+        "memory_mib": memory_mib,
+        "nodes": _nodes(token_file, None, only=False),
+    }
+    with told_errors(*WRONG, failed=FAILED):
+        asyncio.run(_host(configs.read(config, changes), listen, emulated, clock_skew_ms, stop_at_eof))
+
+
+async def _host(
+    config: configs.Config, listen: str, emulated: int, clock_skew_ms: float | None, stop_at_eof: bool
+) -> None:
+    system = NodeSystem(config, listen, emulated=emulated, clock_skew_ms=clock_skew_ms)
+    _stop_when_told(system.stopped, stop_at_eof)
+    try:
+        await system.start()
+        print(f"hosting {system.agent.counts().executors_up} executors on {system.address()}", flush=True)
+        await system.stopped.wait()
+    finally:
+        await system.close()
 
 
 @app.command(short_help="Make a token for a client.")

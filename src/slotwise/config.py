@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from slotwise.edges.fleets.nodes.settings import NODES, Nodes
 from slotwise.edges.fleets.settings import FleetLimits
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.local.listener import ListenError, check_path
@@ -92,6 +93,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     local: LocalLimits = LOCAL_LIMITS
     controller: ControllerLimits = ControllerLimits()
     fleet: FleetLimits = FleetLimits()
+    nodes: Nodes = NODES
+    """Executors on other machines."""
     models: RepositoryLimits = REPOSITORY_LIMITS
     logs: Logs = Logs()
     """Files with a row for each request and each action; none while no folder is named."""
