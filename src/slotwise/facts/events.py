@@ -96,6 +96,8 @@ class ExecutorUp:
     executor: str
     memory_bytes: int
     page_bytes: int = 1
+    way_ns: int = 0
+    """What the way there and back takes at least, to one on another machine; 0 for one on this machine."""
 
 
 @value

@@ -64,6 +64,9 @@ class Budget:
 
     def arrives_ns(self, nbytes: int, now_ns: int, way_ns: int) -> int:
         """When so many bytes would be there if they were sent now, behind all that are on their way."""
-        if not self.bytes_per_s:
-            return now_ns + way_ns
-        return now_ns + way_ns + int((self.backlog_bytes + nbytes) * S / self.bytes_per_s)
+        ns_per_byte = S / self.bytes_per_s if self.bytes_per_s else 0.0
+        if self._flying:  # it has not come yet, so the link is no faster than that
+            oldest = self._flying[0]
+            out_ns = now_ns - max(oldest.sent_ns + way_ns, self._came_ns)
+            ns_per_byte = max(ns_per_byte, out_ns / oldest.nbytes)
+        return now_ns + way_ns + int((self.backlog_bytes + nbytes) * ns_per_byte)

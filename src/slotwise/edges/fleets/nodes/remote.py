@@ -334,7 +334,12 @@ class RemoteNode:
         up = place.up
         place.is_announced = True
         self._post(
-            ExecutorUp(executor=f"{self._prefix}{up.executor}", memory_bytes=up.memory_bytes, page_bytes=up.page_bytes)
+            ExecutorUp(
+                executor=f"{self._prefix}{up.executor}",
+                memory_bytes=up.memory_bytes,
+                page_bytes=up.page_bytes,
+                way_ns=max(1, self._caller.estimate.round_trip_ns),
+            )
         )
 
     def _lose(self, name: str, message: str) -> None:
