@@ -1,0 +1,52 @@
+"""Nodes as processes for tests: started as a user would start them, and ended with the test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+END_S_MAX = 20
+
+
+class Node:
+    """A node's process, and where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str], line: str) -> None:
+        self.process = process
+        self.line = line
+        self.address = line.rsplit(maxsplit=1)[-1]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+
+@contextmanager
+def program(*words: object, within: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A command that says in a line that it is ready, until the test ends; and the line."""
+    command = [*within, sys.executable, "-m", "slotwise.cli", *map(str, words), "--stop-at-eof"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(END_S_MAX)
+        process.stdout.close()
+
+
+@contextmanager
+def hosting(
+    folder: Path, *words: object, listen: str = "127.0.0.1:0", cache: str = "", within: Sequence[str] = ()
+) -> Iterator[Node]:
+    """A node with a cache of its own."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "node.toml"
+    config.write_text(f'memory_mib = 256\narena_mib = 32\n[nodes]\ncache = "{folder / "weights"}"\n')
+    with program("node", "--listen", listen, "--config", config, *words, within=within) as (process, line):
+        assert line.startswith("hosting "), line
+        yield Node(process, line)
