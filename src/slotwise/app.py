@@ -144,22 +144,24 @@ class LiveSystem:
         self.http_port = 0
 
     async def start(self) -> None:
-        """Bring everything up; the doors open last, when every model has been looked at.
+        """Bring everything up. HTTP answers from the start: that it initializes, until every model has been looked at.
 
-        Raises FleetError or GrpcDoorError.
+        The other doors open last. Raises FleetError or GrpcDoorError.
         """
+        self.door.is_initializing = True
+        upstream = self.grpc.upstream if self.grpc is not None else ""
+        self.http_port = await self.door.start(
+            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
+        )
         await self.fleet.start()
         await self.registry.open()
         await self._settle()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        self.door.is_initializing = False
         if self.local is not None:
             self.local.start(self.config.local_socket)
-        upstream = self.grpc.upstream if self.grpc is not None else ""
-        self.http_port = await self.door.start(
-            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
-        )
         if self.grpc is not None:
             await self.grpc.start()
         if self.config.watch_s:

@@ -48,7 +48,7 @@ class BatchDone:
 
 @value
 class BatchFailed:
-    """A batch did not run to a valid end."""
+    """A batch did not run to a valid end. One too late ended when it reached its executor, or would have."""
 
     executor: str
     batch_id: int

@@ -239,6 +239,8 @@ class Controller:
         executor, batch = self._take_back(event.executor, event.batch_id, event.ended_ns or now_ns)
         if executor is None or batch is None:
             return
+        if event.failure is Failure.TOO_LATE and event.ended_ns > now_ns and self._view.estimates.far_ns(executor.name):
+            self._view.estimates.note_way(executor.name, batch.spec.id, event.ended_ns - batch.sent_ns)
         self._scheduler.noted(event, now_ns)
         is_ours = event.failure is Failure.RUN_ERROR and len(batch.tickets) == 1
         for ticket in batch.tickets:

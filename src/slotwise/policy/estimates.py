@@ -193,7 +193,7 @@ class Estimates:
         self._far_ns[executor] = way_ns
 
     def note_way(self, executor: str, model: str, way_ns: int) -> None:
-        """Learn from a batch that found an executor on another machine idle."""
+        """Learn from a batch that found an executor on another machine idle, or could not have reached it in time."""
         ways = self._ways.get((executor, model))
         if ways is None:
             ways = self._ways[executor, model] = Samples(WAYS_KEPT)
@@ -214,6 +214,8 @@ class Estimates:
             self._ratios[executor, ""] = ratio + min(0.0, 1.0 - ratio) * DOUBT
         if executor in self._errors:
             self.note_error(executor, 0)
+        if (executor, spec.id) in self._ways:
+            self.note_way(executor, spec.id, 0)
 
     def drifts(self) -> int:
         """How often a window was reset because the world had changed."""

@@ -259,15 +259,25 @@ class RemoteNode:
         if there_ns > action.latest_ns or caller.budget.backlog_bytes + nbytes > limits.backlog_bytes_max:
             self._returned += 1
             caller.wants_probe = True  # the link may be faster by now, and nothing that is not sent would show it
-            self._return(action, Failure.TOO_LATE, f"its inputs cannot be at node {self.name} in time")
+            self._return(action, Failure.TOO_LATE, f"its inputs cannot be at node {self.name} in time", there_ns)
             return
         cargo = Cargo()
         command = command_of(action, cargo, self._read, caller.estimate.there)
         caller.send(Run(executor=name, life=life, command=command), cargo.parts)
         self._flights[action.batch_id] = Flight(executor=name, earliest_ns=action.earliest_ns)
 
-    def _return(self, action: RunBatch, failure: Failure, message: str) -> None:
-        self._post(BatchFailed(executor=action.executor, batch_id=action.batch_id, failure=failure, message=message))
+    def _return(self, action: RunBatch, failure: Failure, message: str, ended_ns: int = 0) -> None:
+        """Return a batch that was not sent; `ended_ns` is when it would have been there."""
+        self._post(
+            BatchFailed(
+                executor=action.executor,
+                batch_id=action.batch_id,
+                failure=failure,
+                message=message,
+                started_ns=ended_ns,
+                ended_ns=ended_ns,
+            )
+        )
 
     async def _carry_orders(self) -> None:
         """Send loads and unloads, in order; what a model consists of may have to be found out first."""
