@@ -63,6 +63,7 @@ from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
+from slotwise.summary import Tally
 
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
@@ -121,6 +122,7 @@ class LiveSystem:
         self._started_ns = clock.now_ns()
         self.fleet = build_fleet(config, post=self._post, clock=clock, arena=self.arena, specs=self.registry.specs)
         self.statistics = Statistics()
+        self._tally = Tally() if config.summary_s else None
         request_ids = itertools.count(1)
         self.door = self._make_door(tls, request_ids)
         self.local = self._make_local(request_ids) if config.local_socket else None
@@ -219,6 +221,11 @@ class LiveSystem:
             nodes=self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else (),
         )
 
+    def summary(self) -> str:
+        """A line of what was done since the last one; `summary_s` asks for them."""
+        assert self._tally is not None, "asked for"
+        return self._tally.tell(self._clock.now_ns(), self.engine.statistics().lag_ns_p99)
+
     def log_uses(self) -> tuple[LogUse, ...]:
         """What has become of the rows of logs, and of traces."""
         logs = self._logs.statistics() if self._logs is not None else ()
@@ -295,6 +302,8 @@ class LiveSystem:
 
     def _recorders(self) -> Iterator[Recorder]:
         yield self.statistics
+        if self._tally is not None:
+            yield self._tally
         if self._journal_file is not None:
             yield Journal(self._journal_file, journal_header(self.config))
         if self._logs is not None:

@@ -35,12 +35,13 @@ from slotwise.policy.presets import PresetError
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.terminal import (
     RUN_FAILED,
-    call_at_eof,
     output,
     print_table,
     progress_bar,
     say,
+    stop_when_told,
     told_errors,
+    until_stopped,
     writable,
     write_json,
 )
@@ -56,6 +57,7 @@ app.add_typer(zoo_app, name="zoo")
 
 WRONG = (configs.ConfigError, PresetError, TlsError, AccessError, ModelError, ZooError, JournalError, OSError)
 FAILED = (FleetError, GrpcDoorError, ClientError, tops.NoServer)
+SUMMARY = "Tell in a line what was done, so often, in seconds. [never]"
 POLICIES = f"Name of the policy: {', '.join(SCHEDULERS)}."
 
 Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the report to this file as well.")]
@@ -129,6 +131,7 @@ def serve(
     memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
     journal: JournalFile = None,
     logs: LogFolder = None,
+    summary_s: Annotated[float | None, typer.Option(help=SUMMARY)] = None,
     watch_s: Annotated[float | None, typer.Option(help="Look for changed models so often, in seconds. [never]")] = None,
     late_answers: Annotated[bool | None, typer.Option(help="Deliver late answers as 200 rather than 504.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: speak HTTPS with this certificate.")] = None,
@@ -152,6 +155,7 @@ def serve(
         "memory_mib": memory_mib,
         "journal": str(journal) if journal else None,
         "logs": {"folder": str(logs)} if logs else None,
+        "summary_s": summary_s,
         "watch_s": watch_s,
         "late_answers": late_answers,
         "tokens": str(tokens) if tokens else None,
@@ -171,7 +175,7 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     say(f"configuration: {configs.printed(config)}")
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
-        _stop_when_told(system.stopped, stop_at_eof)
+        stop_when_told(system.stopped, stop_at_eof)
         _reload_when_told(system)
         try:
             await _start(system)
@@ -180,19 +184,11 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
             raise
     if not system.stopped.is_set():
         _announce(system)
-        await system.stopped.wait()
+        await until_stopped(system.stopped, config.summary_s, system.summary)
     say("stopping: answering what is under way")
     await system.close()
     if system.failure is not None:
         raise system.failure
-
-
-def _stop_when_told(stopped: asyncio.Event, at_eof: bool) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    if at_eof:
-        call_at_eof(loop, stopped.set)
 
 
 def _reload_when_told(system: LiveSystem) -> None:
@@ -253,6 +249,7 @@ def node(
         Path | None, typer.Option(help="File of the secret that the server knows too. [none]")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    summary_s: Annotated[float | None, typer.Option(help=SUMMARY)] = None,
     emulated: Annotated[int, typer.Option(min=0, help="So many executors that wait profiles out instead.")] = 0,
     clock_skew_ms: Annotated[
         float | None, typer.Option(help="For trials: a clock that is ahead of the machine's by this. [at random]")
@@ -263,6 +260,7 @@ def node(
     changes: dict[str, object] = {
         "cores": _cores(cores),
         "memory_mib": memory_mib,
+        "summary_s": summary_s,
         "nodes": _nodes(token_file, None, only=False),
     }
     with told_errors(*WRONG, failed=FAILED):
@@ -273,11 +271,11 @@ async def _host(
     config: configs.Config, listen: str, emulated: int, clock_skew_ms: float | None, stop_at_eof: bool
 ) -> None:
     system = NodeSystem(config, listen, emulated=emulated, clock_skew_ms=clock_skew_ms)
-    _stop_when_told(system.stopped, stop_at_eof)
+    stop_when_told(system.stopped, stop_at_eof)
     try:
         await system.start()
         print(f"hosting {system.agent.counts().executors_up} executors on {system.address()}", flush=True)
-        await system.stopped.wait()
+        await until_stopped(system.stopped, config.summary_s, system.summary)
     finally:
         await system.close()
 

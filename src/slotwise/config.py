@@ -76,6 +76,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long first loads are waited for before the door opens; those that take longer go on behind it."""
     drain_s: Span = 30.0
     """How long requests under way are waited for at the end."""
+    summary_s: Span = 0.0
+    """Tell in a line on standard error what was done, so often; 0 never does."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""

@@ -23,6 +23,7 @@ from slotwise.edges.store.files import SharedArena
 from slotwise.engine.clock import RealClock
 from slotwise.engine.ports import Post
 from slotwise.facts.types import ModelSpec
+from slotwise.summary import tell_node
 
 PAGE_BYTES = MIB
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -108,6 +109,8 @@ class NodeSystem:
             fleet_limits=config.fleet,
             is_emulated=emulated > 0,
         )
+        self._told = self.agent.counts()
+        self._summary_s = config.summary_s
         self.stopped = asyncio.Event()
         """Set by whoever wants the node to be closed."""
         self.port = 0
@@ -120,6 +123,11 @@ class NodeSystem:
         """End every process and give everything back."""
         await self.agent.close()
         self.arena.close()
+
+    def summary(self) -> str:
+        """A line of what was done since the last one, `summary_s` ago."""
+        before, self._told = self._told, self.agent.counts()
+        return tell_node(self._told, before, self._summary_s)
 
     def address(self) -> str:
         """Where it listens."""

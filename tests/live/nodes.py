@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 END_S_MAX = 20
 
@@ -25,10 +26,12 @@ class Node:
 
 
 @contextmanager
-def program(*words: object, within: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def program(
+    *words: object, within: Sequence[str] = (), errors: IO[str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command that says in a line that it is ready, until the test ends; and the line."""
     command = [*within, sys.executable, "-m", "slotwise.cli", *map(str, words), "--stop-at-eof"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -40,9 +43,7 @@ def program(*words: object, within: Sequence[str] = ()) -> Iterator[tuple[subpro
 
 
 @contextmanager
-def hosting(
-    folder: Path, *words: object, listen: str = "127.0.0.1:0", cache: str = "", within: Sequence[str] = ()
-) -> Iterator[Node]:
+def hosting(folder: Path, *words: object, listen: str = "127.0.0.1:0", within: Sequence[str] = ()) -> Iterator[Node]:
     """A node with a cache of its own."""
     folder.mkdir(exist_ok=True)
     config = folder / "node.toml"

@@ -39,13 +39,16 @@ def test_client_server_and_node_as_processes_lose_none_of_a_thousand_requests(tm
     root = tmp_path / "models"
     put_network(root, "net")
     question = {"x": np.ones((1, 64), np.float32)}
+    errors = tmp_path / "errors"
     with hosting(tmp_path / "node", "--cores", min(os.sched_getaffinity(0)), "--clock-skew-ms", -500) as node:
         words = ("serve", root, "--http-port", 0, "--no-grpc", "--node", f"far={node.address}", "--nodes-only")
-        with program(*words) as (_, line):
+        words += ("--summary-s", 0.2)
+        with errors.open("w") as file, program(*words, errors=file) as (_, line):
             url = line.split()[-1]
             with Client(url) as client:
                 answers = [client.infer("net", question, timeout_us=PATIENCE_US) for _ in range(REQUESTS)]
             status = json.load(urllib.request.urlopen(f"{url}/v2/slotwise/status"))
+            asyncio.run(until(lambda: "in time/s" in errors.read_text()))
     assert len(answers) == REQUESTS
     assert len({answer.outputs["y"].tobytes() for answer in answers}) == 1
     assert [one["executor"] for one in status["executors"]] == [f"far:core{min(os.sched_getaffinity(0))}"]
