@@ -218,8 +218,12 @@ class LiveSystem:
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
-            nodes=self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else (),
+            nodes=self.node_statistics(),
         )
+
+    def node_statistics(self) -> tuple[NodeStatistics, ...]:
+        """Each node as it stands; none where there are none."""
+        return self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else ()
 
     def summary(self) -> str:
         """A line of what was done since the last one; `summary_s` asks for them."""

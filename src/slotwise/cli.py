@@ -21,6 +21,7 @@ from slotwise.app import LiveSystem, ModelReport, controller_of, measured
 from slotwise.audit import audit
 from slotwise.client import ClientError
 from slotwise.demo import show as shows
+from slotwise.edges.fleets.nodes.caller import NodeState
 from slotwise.edges.fleets.processes import FleetError
 from slotwise.edges.oip.access import AccessError, Grant, new_token, written
 from slotwise.edges.oip.grpc.keeper import GrpcDoorError
@@ -230,6 +231,9 @@ def _announce(system: LiveSystem) -> None:
             say(f"not on offer: {status.reason}")
     if not index:
         say(f"there is no model in {system.config.repository}; put one into NAME/1/model.onnx there, and load it")
+    for one in system.node_statistics():
+        if one.state is not NodeState.UP:
+            say(f"node {one.node} at {one.address} is not there, and is called again: {one.last_end}")
     ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on {system.url()}", flush=True)
     if system.grpc is not None:

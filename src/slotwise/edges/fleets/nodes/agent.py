@@ -47,7 +47,7 @@ from slotwise.edges.fleets.processes import ProcessFleet, SharedMemory
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
 from slotwise.engine.ports import Clock, ModelError
 from slotwise.facts.actions import Load, ReplaceExecutor, StopBatch, Unload
-from slotwise.facts.events import Event, ExecutorLost, ExecutorUp
+from slotwise.facts.events import BatchDone, Event, ExecutorLost, ExecutorUp
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import Failure, ModelSpec
 from slotwise.facts.value import value
@@ -316,9 +316,8 @@ class Agent:
     def _report(self, life: int, event: ResultEvent) -> None:
         cargo = Cargo()
         result = result_of(event, cargo, self.fleet.read)
-        if cargo.nbytes > self._limits.frame_bytes_max:
-            message = f"its outputs have {cargo.nbytes} bytes; `frame_bytes_max` is {self._limits.frame_bytes_max}"
-            cargo, result = Cargo(), _too_large(result, message)
+        if type(event) is BatchDone and cargo.nbytes > self._limits.frame_bytes_max:
+            result, cargo = _too_large(event, cargo.nbytes, self._limits.frame_bytes_max), Cargo()
         self._tell(event.executor, life, result, cargo)
 
     def _tell(self, executor: str, life: int, result: NodeResult, cargo: Cargo | None = None) -> None:
@@ -357,13 +356,13 @@ def _no_room(batch_id: int, now_ns: int) -> RunFailed:
     return RunFailed(batch_id=batch_id, failure=Failure.TOO_LATE, message=message, started_ns=now_ns, ended_ns=now_ns)
 
 
-def _too_large(result: NodeResult, message: str) -> RunFailed:
+def _too_large(done: BatchDone, nbytes: int, limit: int) -> RunFailed:
     return RunFailed(
-        batch_id=result.batch_id,  # type: ignore[union-attr]  # only runs have outputs
+        batch_id=done.batch_id,
         failure=Failure.RUN_ERROR,
-        message=message,
-        started_ns=result.started_ns,  # type: ignore[union-attr]
-        ended_ns=result.ended_ns,  # type: ignore[union-attr]
+        message=f"its outputs have {nbytes} bytes; `frame_bytes_max` is {limit}",
+        started_ns=done.started_ns,
+        ended_ns=done.ended_ns,
     )
 
 
