@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,6 +184,15 @@ def test_weights_that_change_on_their_way_leave_nothing_in_view(tmp_path: Path) 
     with pytest.raises(ModelError, match=r"weights\.bin changed"):
         take_in(cache, weights, source)
     assert cache.find(weights) is None
+
+
+def test_what_a_node_that_died_had_begun_is_removed_and_what_one_that_lives_has_begun_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    _, weights = put_model(tmp_path / "source")
+    Cache(folder, 1 << 20).begin(weights)
+    (folder / ".draft-999999999-dead").mkdir()
+    Cache(folder, 1 << 20)
+    assert [path.name.partition("-")[2].partition("-")[0] for path in folder.iterdir()] == [str(os.getpid())]
 
 
 def test_a_cache_forgets_what_was_longest_unused(tmp_path: Path) -> None:

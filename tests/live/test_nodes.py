@@ -21,7 +21,7 @@ import tritonclient.http.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from slotwise.app import LiveSystem
-from slotwise.client import Client
+from slotwise.client import AsyncClient, Client
 from slotwise.edges.fleets.nodes.joined import JoinedFleet
 from slotwise.edges.fleets.nodes.remote import NodeStatistics
 from tests.live.nodes import hosting, program
@@ -42,14 +42,16 @@ def test_client_server_and_node_as_processes_lose_none_of_a_thousand_requests(tm
     errors = tmp_path / "errors"
     with hosting(tmp_path / "node", "--cores", min(os.sched_getaffinity(0)), "--clock-skew-ms", -500) as node:
         words = ("serve", root, "--http-port", 0, "--no-grpc", "--node", f"far={node.address}", "--nodes-only")
-        words += ("--summary-s", 0.2)
+        words += ("--summary-s", 0.2, "--local-socket", tmp_path / "socket")
         with errors.open("w") as file, program(*words, errors=file) as (_, line):
             url = line.split()[-1]
             with Client(url) as client:
                 answers = [client.infer("net", question, timeout_us=PATIENCE_US) for _ in range(REQUESTS)]
+            with Client(f"unix://{tmp_path}/socket") as client:
+                answers.append(client.infer("net", question, timeout_us=PATIENCE_US))
             status = json.load(urllib.request.urlopen(f"{url}/v2/slotwise/status"))
             asyncio.run(until(lambda: "in time/s" in errors.read_text()))
-    assert len(answers) == REQUESTS
+    assert len(answers) == REQUESTS + 1
     assert len({answer.outputs["y"].tobytes() for answer in answers}) == 1
     assert [one["executor"] for one in status["executors"]] == [f"far:core{min(os.sched_getaffinity(0))}"]
     error_ns = status["nodes"][0]["clock_ahead_ns"] + status["clock_offset_ns"] + 500 * MS
@@ -67,6 +69,24 @@ async def status_of(client: triton.InferenceServerClient, model: str, width: int
     except InferenceServerException as error:
         return str(error.status())
     return "200"
+
+
+def test_requests_are_shared_among_executors_here_and_on_a_node(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    put_emulated(root, "model", run_ms=5, settings="slo_ms = 20000\nbatch_max = 1")
+    core = max(os.sched_getaffinity(0))
+    names = {f"core{core}", "far:emulated0"}
+
+    async def ask(address: str) -> set[str | None]:
+        changes = {"nodes": {"addresses": [f"far={address}"]}, "local_socket": str(tmp_path / "socket")}
+        question = {"x": np.ones((1, 4), np.float32)}
+        async with serving(root, cores=[core], **changes) as system, AsyncClient(f"unix://{tmp_path}/socket") as client:
+            await until(lambda: all("model/1" in system.status().resident.get(name, ()) for name in names))
+            asked = (client.infer("model", question, has_timing=True) for _ in range(40))
+            return {answer.timing.executor for answer in await asyncio.gather(*asked) if answer.timing}
+
+    with hosting(tmp_path / "node", "--emulated", 1) as node:
+        assert asyncio.run(ask(node.address)) == names
 
 
 def test_an_emulated_node_has_as_many_executors_as_asked_for_and_keeps_to_the_profile(tmp_path: Path) -> None:

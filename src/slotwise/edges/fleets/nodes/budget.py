@@ -35,6 +35,7 @@ class Budget:
         self.sent_bytes = 0
         self._received_bytes = 0
         self._came_ns = 0
+        self._as_of_ns = 0
         self._flying: deque[Frame] = deque()
         self._per_s: deque[float] = deque(maxlen=SAMPLES_MAX)
         self.bytes_per_s = 0.0
@@ -54,6 +55,7 @@ class Budget:
     def received(self, received_bytes: int, at_ns: int, way_ns: int) -> None:
         """So many bytes had come by an instant of this end's clock; `way_ns` is the way of a single byte."""
         self._received_bytes = max(self._received_bytes, received_bytes)
+        self._as_of_ns = max(self._as_of_ns, at_ns)
         while self._flying and self._flying[0].end_bytes <= received_bytes:
             frame = self._flying.popleft()
             if frame.end_bytes == received_bytes:
@@ -65,8 +67,8 @@ class Budget:
     def arrives_ns(self, nbytes: int, now_ns: int, way_ns: int) -> int:
         """When so many bytes would be there if they were sent now, behind all that are on their way."""
         ns_per_byte = S / self.bytes_per_s if self.bytes_per_s else 0.0
-        if self._flying:  # it has not come yet, so the link is no faster than that
+        if self._flying:  # it had not come when the other end was heard last, so the link is no faster than that
             oldest = self._flying[0]
-            out_ns = now_ns - max(oldest.sent_ns + way_ns, self._came_ns)
+            out_ns = self._as_of_ns - max(oldest.sent_ns + way_ns, self._came_ns)
             ns_per_byte = max(ns_per_byte, out_ns / oldest.nbytes)
         return now_ns + way_ns + int((self.backlog_bytes + nbytes) * ns_per_byte)

@@ -76,6 +76,8 @@ class Caller:
         self.budget = Budget()
         self.wants_probe = True
         """Whether the link's speed should be measured anew."""
+        self.arena_bytes = 0
+        """What the node can hold of inputs at once."""
         self.losses = 0
         self.last_end = "it was not reached yet"
         self._link: Link | None = None
@@ -159,6 +161,7 @@ class Caller:
         elif type(message) is Welcome:
             if not secrets.is_proof(message.proof, self._secret, secrets.NODE, self._nonce, self._asked):
                 raise MessageError("the node does not know the secret: give both the same `nodes.token_file`")
+            self.arena_bytes = message.arena_bytes
             self.state = NodeState.TIMING
             self._ping()
         elif type(message) is Refused:

@@ -250,13 +250,15 @@ class RemoteNode:
     def _run(self, action: RunBatch, name: str, life: int) -> None:
         limits, caller = self._limits, self._caller
         nbytes = sum([padded(ref.nbytes) for request in action.requests for ref in request.inputs])
-        if nbytes > limits.frame_bytes_max:
-            text = f"the batch's inputs have {nbytes} bytes; `frame_bytes_max` of the nodes is {limits.frame_bytes_max}"
-            self._return(action, Failure.RUN_ERROR, text)
+        if nbytes > min(limits.frame_bytes_max, caller.arena_bytes):
+            text = f"`frame_bytes_max` of the nodes is {limits.frame_bytes_max}, the node's arena {caller.arena_bytes}"
+            self._return(action, Failure.RUN_ERROR, f"the batch's inputs have {nbytes} bytes; {text}")
             return
         now_ns = self._clock.now_ns()
         there_ns = caller.budget.arrives_ns(nbytes, now_ns, caller.way_ns)
-        if there_ns > action.latest_ns or caller.budget.backlog_bytes + nbytes > limits.backlog_bytes_max:
+        backlog_bytes = caller.budget.backlog_bytes
+        is_full = backlog_bytes > 0 and backlog_bytes + nbytes > limits.backlog_bytes_max
+        if there_ns > action.latest_ns or is_full:
             self._returned += 1
             caller.wants_probe = True  # the link may be faster by now, and nothing that is not sent would show it
             self._return(action, Failure.TOO_LATE, f"its inputs cannot be at node {self.name} in time", there_ns)

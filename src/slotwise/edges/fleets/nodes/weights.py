@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -64,14 +65,15 @@ class Library:
 
 
 class Cache:
-    """The node's side: whole models in folders named by their digests. One process at a time uses a folder."""
+    """The node's side: whole models in folders named by their digests. Several nodes of a machine may share one."""
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._bytes_max = bytes_max
         for draft in folder.glob(f"{DRAFT_PREFIX}*"):
-            shutil.rmtree(draft)
+            if not Path("/proc", draft.name.removeprefix(DRAFT_PREFIX).partition("-")[0]).exists():
+                shutil.rmtree(draft, ignore_errors=True)  # whoever began it is gone
 
     def find(self, weights: Weights) -> Path | None:
         """The file to load, if the model is here; it counts as used now."""
@@ -91,17 +93,19 @@ class Cache:
         if nbytes > self._bytes_max:
             raise ModelError(f"a model of {nbytes} bytes is over the cache's limit of {self._bytes_max}")
         self._make_room(nbytes)
-        draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self._folder))
-        return Draft(draft, self._folder / weights.digest, weights)
+        return Draft(self._make_draft(), self._folder / weights.digest, weights)
 
     def put(self, digest: str, name: str, content: bytes) -> Path:
         """Keep a small file that was sent whole; where it is."""
         folder = self._folder / digest
         if not folder.is_dir():
-            draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self._folder))
+            draft = self._make_draft()
             (draft / name).write_bytes(content)
-            draft.rename(folder)
+            _publish(draft, folder)
         return folder / name
+
+    def _make_draft(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{DRAFT_PREFIX}{os.getpid()}-", dir=self._folder))
 
     def _make_room(self, nbytes: int) -> None:
         """Remove those longest unused until there is room. Whoever has one mapped keeps what it has mapped."""
@@ -156,10 +160,7 @@ class Draft:
 
     def publish(self) -> None:
         """Give the whole model its name; nothing if another has it already."""
-        if self._final.is_dir():
-            self.drop()
-        else:
-            self._folder.rename(self._final)
+        _publish(self._folder, self._final)
 
     def _end_file(self, file: WeightsFile) -> None:
         if self._hash.hexdigest() != file.sha256:
@@ -173,6 +174,16 @@ class Draft:
         while self._at < len(files) and not files[self._at].nbytes:
             (self._folder / files[self._at].name).touch()
             self._at += 1
+
+
+def _publish(draft: Path, final: Path) -> None:
+    """Give a whole folder its name; nothing if another has it already, which is the same."""
+    try:
+        draft.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(draft)
 
 
 def _describe(path: Path) -> Weights:
