@@ -43,8 +43,8 @@ def test_client_server_and_node_as_processes_lose_none_of_a_thousand_requests(tm
     with hosting(tmp_path / "node", "--cores", min(os.sched_getaffinity(0)), "--clock-skew-ms", -500) as node:
         words = ("serve", root, "--http-port", 0, "--no-grpc", "--node", f"far={node.address}", "--nodes-only")
         words += ("--summary-s", 0.2, "--local-socket", tmp_path / "socket")
-        with errors.open("w") as file, program(*words, errors=file) as (_, line):
-            url = line.split()[-1]
+        with errors.open("w") as file, program(*words, errors=file) as server:
+            url = server.address
             with Client(url) as client:
                 answers = [client.infer("net", question, timeout_us=PATIENCE_US) for _ in range(REQUESTS)]
             with Client(f"unix://{tmp_path}/socket") as client:
