@@ -164,11 +164,6 @@ def put_emulated(folder: Path) -> tuple[dict[str, ModelSpec], dict[str, np.ndarr
 
 def make_onnx(folder: Path) -> LiveHarness:
     """Executors that run a small perceptron, and a chain of large products for the slow model."""
-    return LiveHarness(*put_onnx(folder))
-
-
-def put_onnx(folder: Path) -> tuple[dict[str, ModelSpec], dict[str, np.ndarray]]:
-    """The models as real ones, and an input for each."""
     build_mlp(folder / "mlp.onnx", MLP_WIDTHS)
     build_chain(folder / "chain.onnx", SLOW_WIDTH, SLOW_LAYERS)
     source = np.random.default_rng(0)
@@ -179,7 +174,7 @@ def put_onnx(folder: Path) -> tuple[dict[str, ModelSpec], dict[str, np.ndarray]]
         specs[model] = make_spec(model, run_ns=SLOW_RUN_NS if is_slow else QUICK_RUN_NS, path=str(path))
         shape = (SLOW_WIDTH, SLOW_WIDTH) if is_slow else (1, MLP_WIDTHS[0])
         inputs[model] = source.standard_normal(shape).astype(np.float32)
-    return specs, inputs
+    return LiveHarness(specs, inputs)
 
 
 def build_mlp(path: Path, widths: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ from slotwise.engine.clock import RealClock
 from slotwise.engine.ports import Fleet, FleetAction
 from slotwise.facts.types import ModelSpec, TensorRef
 from tests.contracts.harness import MS
-from tests.contracts.live import ARENA_BYTES, LIMITS, LiveHarness, make_slices, put_emulated, put_onnx
+from tests.contracts.live import ARENA_BYTES, LIMITS, LiveHarness, make_slices, put_emulated
 
 SECRET = b"known to both of them"
 SKEW_NS = 500 * MS
@@ -105,8 +105,3 @@ class NodeHarness(LiveHarness):
 def make_emulated_node(folder: Path) -> NodeHarness:
     """Executors of a node that wait out the models' profiles."""
     return NodeHarness(*put_emulated(folder), folder)
-
-
-def make_onnx_node(folder: Path) -> NodeHarness:
-    """Executors of a node that run real models."""
-    return NodeHarness(*put_onnx(folder), folder)

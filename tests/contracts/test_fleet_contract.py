@@ -28,7 +28,7 @@ from tests.contracts.harness import (
     FleetHarness,
 )
 from tests.contracts.live import LiveHarness, make_emulated, make_onnx
-from tests.contracts.nodes import make_emulated_node, make_onnx_node
+from tests.contracts.nodes import make_emulated_node
 from tests.contracts.simulated import SimHarness
 
 A, B = EXECUTORS
@@ -41,7 +41,6 @@ LIVE: dict[str, Callable[[Path], LiveHarness]] = {
     "emulated": make_emulated,
     "onnx": make_onnx,
     "emulated-node": make_emulated_node,
-    "onnx-node": make_onnx_node,
 }
 SIMULATED = "simulated"
 

@@ -241,6 +241,22 @@ def test_a_node_fetches_what_it_does_not_have_and_the_next_load_needs_no_fetch(m
     assert isinstance(load(harness, B, QUICK, 2), Loaded)
 
 
+def test_weights_that_changed_on_their_way_spoil_no_other_model(make: Make, tmp_path: Path) -> None:
+    harness = make(chunk_bytes=64, chunks_max=4, retry_s_max=0.02)
+    library = harness.remote._library
+    path = harness.specs[QUICK].path
+    harness.loop.run_until_complete(library.weights(path))
+    paths = dict(library._paths)
+    other = tmp_path / "weights" / "other"
+    other.write_bytes(bytes(10_000))
+    library._paths.update(dict.fromkeys(paths, other))
+    failed = load(harness, A, QUICK, 1)
+    assert isinstance(failed, LoadFailed)
+    assert failed.failure is Failure.CHANGED
+    library._paths.update(paths)
+    assert isinstance(load(harness, A, QUICK, 2), Loaded)
+
+
 def test_addresses_are_read_and_wrong_ones_are_told() -> None:
     (left, right) = read_addresses(("left=10.0.0.2:7700", "right=[::1]:7701"))
     assert (left.host, left.port, right.host, right.port) == ("10.0.0.2", 7700, "::1", 7701)

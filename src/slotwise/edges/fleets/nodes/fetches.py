@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from slotwise.edges.fleets.nodes.link import Link
@@ -22,6 +23,8 @@ class Fetches:
         self._limits = limits
         self._turn = asyncio.Lock()
         self._came: asyncio.Queue[tuple[Chunk | NoChunk, memoryview]] = asyncio.Queue()
+        self._under_way = 0
+        """Pieces asked for that have not come."""
         self._tasks: dict[str, asyncio.Task[Path]] = {}
 
     async def get(self, weights: Weights, timeout_s: float) -> Path:
@@ -32,7 +35,7 @@ class Fetches:
         task = self._tasks.get(weights.digest)
         if task is None:
             task = self._tasks[weights.digest] = asyncio.create_task(self._fetch(weights))
-            task.add_done_callback(lambda _: self._tasks.pop(weights.digest, None))
+            task.add_done_callback(partial(self._end, weights.digest))
         return await asyncio.wait_for(asyncio.shield(task), timeout_s)
 
     def take(self, message: Chunk | NoChunk, body: memoryview) -> None:
@@ -41,18 +44,25 @@ class Fetches:
 
     def close(self) -> None:
         """The front is gone."""
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):
             task.cancel()
+
+    def _end(self, digest: str, task: asyncio.Task[Path]) -> None:
+        del self._tasks[digest]
+        if not task.cancelled():
+            task.exception()  # told to whoever waits; if nobody does any more, the next one tries again
 
     async def _fetch(self, weights: Weights) -> Path:
         async with self._turn:
             draft = self._cache.begin(weights)
             try:
                 await self._fill(draft)
-            except BaseException:
-                draft.drop()
+                draft.publish()
+            except (ModelError, OSError):
+                await self._drain()
                 raise
-            draft.publish()
+            finally:
+                draft.drop()
         found = self._cache.find(weights)
         if found is None:
             raise ModelError(f"the model has no file {weights.main}")
@@ -61,18 +71,29 @@ class Fetches:
     async def _fill(self, draft: Draft) -> None:
         """Ask for all pieces, and take them in as they come."""
         pieces = draft.pieces(self._limits.chunk_bytes)
-        under_way = sum(self._ask(pieces) for _ in range(self._limits.chunks_max))
-        while under_way:
-            message, body = await self._came.get()
+        for _ in range(self._limits.chunks_max):
+            self._ask(pieces)
+        while self._under_way:
+            message, body = await self._next()
             if type(message) is NoChunk:
                 raise ModelError(message.text)
             assert type(message) is Chunk, "the other one"
             draft.add(message.sha256, message.offset, body)
-            under_way += self._ask(pieces) - 1
+            self._ask(pieces)
 
-    def _ask(self, pieces: Iterator[Piece]) -> bool:
-        """Ask for the next piece; whether there is one."""
+    async def _drain(self) -> None:
+        """Let fall what is still on its way, so that it is not taken for pieces of the next model."""
+        while self._under_way:
+            await self._next()
+
+    async def _next(self) -> tuple[Chunk | NoChunk, memoryview]:
+        came = await self._came.get()
+        self._under_way -= 1
+        return came
+
+    def _ask(self, pieces: Iterator[Piece]) -> None:
+        """Ask for the next piece, if there is one."""
         piece = next(pieces, None)
         if piece is not None:
+            self._under_way += 1
             self._link.send(Want(sha256=piece.sha256, offset=piece.offset, nbytes=piece.nbytes))
-        return piece is not None
