@@ -356,7 +356,7 @@ class RemoteNode:
 
     def _lose(self, name: str, message: str) -> None:
         place = self._places.pop(name, None)
-        if place is None or not place.is_announced:
+        if place is None or not place.is_announced or self._caller.state is NodeState.CLOSED:
             return
         self._flights = {key: flight for key, flight in self._flights.items() if flight.executor != name}
         self._post(ExecutorLost(executor=f"{self._prefix}{name}", message=message))
