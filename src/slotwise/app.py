@@ -196,9 +196,11 @@ class LiveSystem:
             self.door.access.replace(read_grants(Path(self.config.tokens)))
         await self.registry.poll()
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         """Let the fleet try a model in a process of its own. Raises ModelError."""
-        return await self.fleet.inspect(path, batch_max, shapes)
+        return await self.fleet.inspect(path, batch_max, shapes, pack_into)
 
     def url(self) -> str:
         """Where it is served, once the door is open."""

@@ -41,7 +41,9 @@ class RuntimeInspector:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         self.inspected.append(path)
         self.shapes.append(shapes)
         self.reached.set()

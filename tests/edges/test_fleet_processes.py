@@ -111,6 +111,25 @@ def test_room_for_outputs_comes_back_at_the_end_of_the_turn_and_not_before(start
     assert rig.run("wide", question)[0]["y"].shape == (600, 512)
 
 
+def test_a_batch_that_never_ran_takes_no_room_from_the_outputs_before_it(start: Start) -> None:
+    rig = start("two")
+    rig.specs["absent"] = make_spec("absent", Path("absent.onnx"))
+    rig.ends_turns = False  # nothing has been read yet when the last batch takes its room
+    questions = [numbers(1, 4, seed) for seed in range(2)]
+    first, absent, second = (
+        rig.send("two", questions[0]),
+        rig.send("absent", questions[0]),
+        rig.send("two", questions[1]),
+    )
+    done = [rig.wait_for(first), rig.wait_for(second, is_turn_over=False)]
+    failed = rig.wait_for(absent, is_turn_over=False)
+    assert isinstance(failed, BatchFailed)
+    assert failed.failure is Failure.NOT_LOADED
+    for question, result in zip(questions, done, strict=True):
+        assert isinstance(result, BatchDone)
+        assert np.array_equal(np.hstack([rig.read(ref) for ref in result.outputs[0]]), question["x"])
+
+
 def test_a_model_that_gives_another_shape_than_it_declares_is_answered_all_the_same(start: Start) -> None:
     rig = start("liar")
     feeds = {**numbers(1, 100), "times": np.array([1, 200], np.int64)}

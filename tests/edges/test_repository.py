@@ -128,7 +128,7 @@ def test_what_a_measurement_rests_on_makes_it_anew(repository: Repository, chang
     elif change == "batch_max":
         repository.put("double", toml="batch_max = 2")
     else:
-        for entry in repository.cache.iterdir():
+        for entry in repository.cache.glob("*.json"):
             entry.write_bytes(entry.read_bytes()[:-20])
     assert found(opened(repository), "double").state is ModelState.READY
     assert len(repository.inspector.inspected) == 2
@@ -138,7 +138,7 @@ def test_what_a_measurement_rests_on_makes_it_anew(repository: Repository, chang
 def test_a_spoilt_memory_is_as_good_as_none(repository: Repository, content: bytes) -> None:
     repository.put("double")
     opened(repository)
-    for entry in repository.cache.iterdir():
+    for entry in repository.cache.glob("*.json"):
         entry.write_bytes(content)
     assert found(opened(repository), "double").state is ModelState.READY
     opened(repository)

@@ -67,6 +67,27 @@ def answers_as_expected(client: blocking.InferenceServerClient, folder: Path) ->
     return all(np.array_equal(answer.as_numpy(name), expected[name]) for name in expected.files)
 
 
+def test_all_executors_map_the_same_weights_also_after_a_second_start(tmp_path: Path) -> None:
+    put_network(tmp_path / "models", "mlp")
+
+    async def mapped() -> list[set[str]]:
+        async with serving(tmp_path / "models") as system, client_of(system) as client:
+            inputs = [tensor("x", np.ones((1, 64), np.float32))]
+            await client.infer("mlp", inputs, timeout=PATIENCE_US)
+            pids = [one.pid for one in system.fleet.statistics().executors]
+            return [weights_mapped(pid) for pid in pids]
+
+    first, second = asyncio.run(mapped())
+    assert len(first) == 1
+    assert first == second
+    assert asyncio.run(mapped()) == [first, second]
+
+
+def weights_mapped(pid: int | None) -> set[str]:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if line.endswith("weights.bin")}
+
+
 def test_a_real_and_an_emulated_executor_are_the_same_to_the_controller(tmp_path: Path) -> None:
     root = tmp_path / "models"
     put_network(root, "real")

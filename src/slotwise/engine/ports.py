@@ -169,6 +169,8 @@ class Inspection:
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     profile: Profile
+    pack: str = ""
+    """The name of the packed model's file, where it was packed and measured in that form."""
 
 
 NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
@@ -177,8 +179,12 @@ NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 class Inspector(Protocol):
     """Loads a model apart from the executors, to see whether it works and what it costs."""
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         """Load, warm up and measure. Raises ModelError; a model that crashes takes nothing with it.
+
+        Given an empty folder to `pack_into`, the model is brought into the form whose weights executors share.
 
         `shapes` says, by input, with which shape to measure where the model leaves a dimension open; it is the
         whole shape, with 1 for the batch.

@@ -118,6 +118,8 @@ class ModelSpec:
     priority: int = PRIORITY_DEFAULT
     weight: float = 1.0
     path: str = ""
+    pack: str = ""
+    """Where the model lies in the form whose weights executors share, if it could be brought into it."""
     digest: str = ""
     batchable: bool = False
     """True where the first dimension of every tensor is the batch."""

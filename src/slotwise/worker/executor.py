@@ -197,6 +197,7 @@ class Executor:
             command = decode_run(record)
             if command.memories:
                 self._batches.inputs.map(command.memories)
+            self._batches.begin()
             self._report(command, self._carry_out(command))
             self._stops.end(self._serial)
 

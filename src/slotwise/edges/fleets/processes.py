@@ -26,7 +26,7 @@ from slotwise.edges.fleets.seat import Seat, SeatState, Surroundings
 from slotwise.edges.fleets.segments import Segments
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
 from slotwise.edges.fleets.translate import load_command
-from slotwise.engine.ports import Arena, FleetAction, Inspection, Post
+from slotwise.engine.ports import NO_SHAPES, Arena, FleetAction, Inspection, Post
 from slotwise.facts.actions import Load, ReplaceExecutor, RunBatch, StopBatch, Unload
 from slotwise.facts.events import LoadFailed
 from slotwise.facts.types import Failure, ModelSpec
@@ -187,14 +187,14 @@ class ProcessFleet:
             self._poll_backlog()
 
     async def inspect(
-        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
     ) -> Inspection:
         """Load, warm up and measure a model apart from the executors. Raises ModelError.
 
         `shapes` gives inputs with dimensions that vary, beside the batch, the shape of an example.
         """
         assert self._inspections is not None, "start the fleet first"
-        return await self._inspections.inspect(path, batch_max, shapes)
+        return await self._inspections.inspect(path, batch_max, shapes, pack_into)
 
     def kill(self, executor: str, number: int = signal.SIGKILL) -> None:
         """Send an executor's process a signal, as a fault would: for trials of what happens then."""

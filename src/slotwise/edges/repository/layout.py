@@ -37,6 +37,8 @@ class Limits:
     """Of `slotwise.toml` and `config.pbtxt` each."""
     profiles_max: int = 10_000
     """Measurements that are remembered; beyond it the oldest are forgotten."""
+    packs_bytes_max: int = 64 << 30
+    """Of packed models; beyond it, those go first that were not used for longest, but none in use."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, which names the limit, for a value that none can have."""

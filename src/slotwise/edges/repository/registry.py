@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from slotwise.edges.repository import copies, layout, pbtxt, settings
 from slotwise.edges.repository.layout import LIMITS, Limits, ModelFile, Signature
+from slotwise.edges.repository.packs import Packs
 from slotwise.edges.repository.profiles import Profiles
 from slotwise.edges.repository.settings import Count, Latest, Milliseconds, Priority, Settings, Versions, Weight
 from slotwise.engine.ports import Inspection, Inspector, ModelError, ModelState, ModelStatus, Post
@@ -24,6 +25,8 @@ from slotwise.facts.types import PRIORITY_DEFAULT, ModelSpec, Variant
 from slotwise.facts.value import value
 
 NO_SETTINGS = Settings()
+PACKS_FOLDER = "packs"
+"""Of the cache."""
 NO_VERSION = ""
 """Stands in the index for a model whose folder could not be read so far as to know its versions."""
 Progress = Callable[[str, int, int], None]
@@ -78,6 +81,7 @@ class Registry:
         self._inspector = inspector
         self._post = post
         self._profiles = Profiles(cache, entries_max=limits.profiles_max)
+        self._packs = Packs(cache / PACKS_FOLDER, bytes_max=limits.packs_bytes_max)
         self._defaults = defaults
         self._limits = limits
         self._progress = progress
@@ -197,23 +201,45 @@ class Registry:
         try:
             find = self._files.find if wish.settings.copies else layout.model_file
             file = await asyncio.to_thread(find, wish.folder / str(version), self._root, self._limits)
-            inspection = await self._inspect(file, wish.settings)
+            inspection, pack = await self._inspect(file, wish.settings)
             self._check(wish, inspection)
         except (ModelError, OSError) as error:
             reason = f"{name}/{version}: {self._told(error)}"
             self._refuse(name, str(version), reason)
             return reason
-        self._offer(self._spec(name, version, file, inspection, wish.settings))
+        self._offer(self._spec(name, version, file, pack, inspection, wish.settings))
         return ""
 
-    async def _inspect(self, file: ModelFile, wished: Settings) -> Inspection:
+    async def _inspect(self, file: ModelFile, wished: Settings) -> tuple[Inspection, Path | None]:
+        """What the model is and costs, and where it lies packed, if it could be."""
         batch_max = self._defaults.batch_max if wished.batch_max is None else wished.batch_max
         key = self._profiles.key(file.fingerprint, batch_max, wished.examples)
         found = await asyncio.to_thread(self._profiles.get, key)
         if found is None:
-            found = await self._inspector.inspect(str(file.path), batch_max, wished.examples)
+            return await self._measure(file, batch_max, wished.examples, key)
+        if not found.pack:
+            return found, None
+        pack = await asyncio.to_thread(self._packs.find, self._packs.key(file.fingerprint))
+        if pack is None:
+            return await self._measure(file, batch_max, wished.examples, key)
+        return found, pack / found.pack
+
+    async def _measure(
+        self, file: ModelFile, batch_max: int, shapes: Mapping[str, tuple[int, ...]], key: str
+    ) -> tuple[Inspection, Path | None]:
+        draft = await asyncio.to_thread(self._packs.draft)
+        try:
+            found = await self._inspector.inspect(
+                str(file.path), batch_max, shapes, "" if draft is None else str(draft)
+            )
+            pack = None
+            if found.pack and draft is not None:
+                pack = await asyncio.to_thread(self._packs.publish, draft, self._packs.key(file.fingerprint))
             await asyncio.to_thread(self._profiles.put, key, found)
-        return found
+        finally:
+            if draft is not None:
+                await asyncio.to_thread(self._packs.discard, draft)
+        return found, pack and pack / found.pack
 
     def _check(self, wish: Wish, inspection: Inspection) -> None:
         where = wish.folder / settings.SETTINGS_FILE
@@ -228,7 +254,9 @@ class Registry:
         for name in wish.settings.examples.keys() - {tensor.name for tensor in inspection.inputs}:
             raise ModelError(f"{where}: `examples` names {name!r}, which is no input")
 
-    def _spec(self, name: str, version: int, file: ModelFile, inspection: Inspection, wished: Settings) -> ModelSpec:
+    def _spec(
+        self, name: str, version: int, file: ModelFile, pack: Path | None, inspection: Inspection, wished: Settings
+    ) -> ModelSpec:
         defaults = self._defaults
         batch_max = defaults.batch_max if wished.batch_max is None else wished.batch_max
         batchable = inspection.batchable if wished.batchable is None else wished.batchable
@@ -242,6 +270,7 @@ class Registry:
             priority=defaults.priority if wished.priority is None else wished.priority,
             weight=defaults.weight if wished.weight is None else wished.weight,
             path=str(file.path),
+            pack="" if pack is None else str(pack),
             digest=file.digest,
             batchable=batchable,
             inputs=inspection.inputs,

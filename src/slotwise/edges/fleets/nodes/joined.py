@@ -29,7 +29,7 @@ from slotwise.edges.fleets.processes import (
 from slotwise.edges.fleets.seat import SeatState
 from slotwise.edges.fleets.segments import Segments
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
-from slotwise.engine.ports import Arena, Clock, FleetAction, Inspection, ModelError, Post
+from slotwise.engine.ports import NO_SHAPES, Arena, Clock, FleetAction, Inspection, ModelError, Post
 from slotwise.facts.types import ModelSpec, TensorRef
 
 SEPARATOR = ":"
@@ -155,14 +155,17 @@ class JoinedFleet:
             self._local.unshare(segment)
 
     async def inspect(
-        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
     ) -> Inspection:
-        """Load, warm up and measure a model: here, or on a node where nothing is run here. Raises ModelError."""
+        """Load, warm up and measure a model: here, or on a node where nothing is run here. Raises ModelError.
+
+        A node takes models as they are, so where nothing is run here nothing is packed.
+        """
         if self._local is not None:
-            return await self._local.inspect(path, batch_max, shapes)
+            return await self._local.inspect(path, batch_max, shapes, pack_into)
         for node in self._nodes.values():
             if node.is_up:
-                return await node.inspect(path, batch_max, shapes or {})
+                return await node.inspect(path, batch_max, shapes)
         raise ModelError("there is no node to measure the model on")
 
     def kill(self, executor: str, number: int = signal.SIGKILL) -> None:

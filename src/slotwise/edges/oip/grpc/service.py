@@ -85,7 +85,11 @@ class Service:
                 finally:
                     self._leave()
             except CallError as error:
-                await context.abort(error.status, error.message, error.metadata())
+                status, message, metadata = error.status, error.message, error.metadata()
+            # gRPC keeps the exception that an abort raises in a cycle with the frames that it passes. They must not
+            # hold the request, neither here nor by way of the error: it would stay until the next collection.
+            del raw
+            return await context.abort(status, message, metadata)
 
         return call
 
