@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +24,12 @@ from slotwise.config import (
     check_address,
     check_logs,
     check_memory,
-    memory_bytes,
     printed,
     serves_grpc,
 )
-from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
-from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.fleets.nodes.joined import JoinedFleet
+from slotwise.edges.fleets.nodes.remote import NodeStatistics
+from slotwise.edges.fleets.processes import ExecutorStatistics
 from slotwise.edges.logs.refusals import Refusals
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
@@ -45,7 +44,6 @@ from slotwise.edges.oip.pages import json_page, text_page
 from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls, check_tls
 from slotwise.edges.repository.registry import Progress, Registry
-from slotwise.edges.slices import cores as core_slices
 from slotwise.edges.store.files import SharedArena
 from slotwise.edges.traces.recorder import TraceRecorder, has_library, otlp
 from slotwise.edges.traces.settings import Traces
@@ -53,12 +51,12 @@ from slotwise.engine.clock import RealClock
 from slotwise.engine.fronts import Fronts
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
-from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
+from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
 from slotwise.engine.statistics import Statistics
+from slotwise.executors import build_fleet
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
-from slotwise.facts.types import ModelSpec, TensorSpec
-from slotwise.facts.units import MS
+from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 from slotwise.pipelines.relay import Relay
 from slotwise.pipelines.tensors import Tensors
@@ -66,16 +64,14 @@ from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
+from slotwise.summary import Tally
 
-PAGE_BYTES = MIB
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
 METRICS_PATH = "/metrics"
 """Where Prometheus finds its numbers."""
 STATUS_PATH = "/v2/slotwise/status"
 """Where a server tells how it stands."""
-HERE = "127.0.0.1"
-"""Where whatever is for nobody else would listen."""
 SETTLE_POLL_S = 0.02
 
 
@@ -96,6 +92,7 @@ class SystemStatus:
     logs: tuple[LogUse, ...] = ()
     local: LocalStatistics | None = None
     """The local channel and who uses it, where there is one."""
+    nodes: tuple[NodeStatistics, ...] = ()
 
 
 class LiveSystem:
@@ -107,7 +104,6 @@ class LiveSystem:
         tls = config.tls if config.tls.certificate else None
         if tls is not None:
             check_tls(tls)
-        executors = slices(config)
         check_memory(config)
         check_address(config)
         self.controller = build_controller(config.policy, settings=config.policy_settings, limits=config.controller)
@@ -123,14 +119,7 @@ class LiveSystem:
         )
         self._clock = clock = RealClock(asyncio.get_running_loop())
         self._started_ns = clock.now_ns()
-        self.fleet = ProcessFleet(
-            slices=executors,
-            post=self._post,
-            clock=clock,
-            arena=self.arena,
-            specs=self.registry.specs,
-            limits=config.fleet,
-        )
+        self.fleet = build_fleet(config, post=self._post, clock=clock, arena=self.arena, specs=self.registry.specs)
         self.statistics = Statistics()
         self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
         self.refusals = Refusals(
@@ -139,6 +128,7 @@ class LiveSystem:
             burst=config.logs.refused_burst,
             put=self._logs.put_refused if self._logs is not None else None,
         )
+        self._tally = Tally() if config.summary_s else None
         request_ids = itertools.count(1)
         self._journal_file = _journal_file(config)
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
@@ -163,22 +153,24 @@ class LiveSystem:
         self.http_port = 0
 
     async def start(self) -> None:
-        """Bring everything up; the doors open last, when every model has been looked at.
+        """Bring everything up. HTTP answers from the start: that it initializes, until every model has been looked at.
 
-        Raises FleetError or GrpcDoorError.
+        The other doors open last. Raises FleetError or GrpcDoorError.
         """
+        self.door.is_initializing = True
+        upstream = self.grpc.upstream if self.grpc is not None else ""
+        self.http_port = await self.door.start(
+            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
+        )
         await self.fleet.start()
         await self.registry.open()
         await self._settle()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        self.door.is_initializing = False
         if self.local is not None:
             self.local.start(self.config.local_socket)
-        upstream = self.grpc.upstream if self.grpc is not None else ""
-        self.http_port = await self.door.start(
-            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
-        )
         if self.grpc is not None:
             await self.grpc.start()
         if self.config.watch_s:
@@ -235,7 +227,17 @@ class LiveSystem:
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
+            nodes=self.node_statistics(),
         )
+
+    def node_statistics(self) -> tuple[NodeStatistics, ...]:
+        """Each node as it stands; none where there are none."""
+        return self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else ()
+
+    def summary(self) -> str:
+        """A line of what was done since the last one; `summary_s` asks for them."""
+        assert self._tally is not None, "asked for"
+        return self._tally.tell(self._clock.now_ns(), self.engine.statistics().lag_ns_p99)
 
     def log_uses(self) -> tuple[LogUse, ...]:
         """What has become of the rows of logs, and of traces."""
@@ -329,7 +331,7 @@ class LiveSystem:
 
     def _request_recorders(self) -> list[Recorder]:
         """Those who are told of pipelines' requests as well as of those that the engine sees."""
-        return [keeper for keeper in (self.statistics, self._logs, self._traces) if keeper is not None]
+        return [keeper for keeper in (self.statistics, self._tally, self._logs, self._traces) if keeper is not None]
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -354,85 +356,6 @@ class LiveSystem:
         while is_loading and loop.time() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
             is_loading = any(executor.loads for executor in self.controller.view.executors.values())
-
-
-class ModelReport(msgspec.Struct, frozen=True):
-    """What measuring one version of a model has shown, or why it could not be measured."""
-
-    model: str
-    error: str = ""
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    batchable: bool = False
-    batch_max: int = 1
-    memory_mib: float = 0.0
-    load_ms: float = 0.0
-    slo_ms: float = 0.0
-    rows: tuple[int, ...] = ()
-    run_ms: tuple[float, ...] = ()
-    """Processor time of a batch of `rows[i]`."""
-    wall_ms: tuple[float, ...] = ()
-
-
-async def measured(config: Config, progress: Progress | None = None) -> list[ModelReport]:
-    """Measure every model of a repository, whatever was measured before. Raises as `LiveSystem` does."""
-    with tempfile.TemporaryDirectory(prefix="slotwise-") as cache:
-        apart = msgspec.structs.replace(
-            config,
-            cache=cache,
-            journal="",
-            tls=Tls(),
-            logs=Logs(),
-            traces=Traces(),
-            host=HERE,
-            http_port=0,
-            grpc=False,
-            local_socket="",
-        )
-        system = LiveSystem(apart, progress=progress)
-        try:
-            await system.fleet.start()
-            await system.registry.open()
-            return [_model_report(status) for status in system.registry.index()]
-        finally:
-            await system.close()
-
-
-def _model_report(status: ModelStatus) -> ModelReport:
-    name = f"{status.name}/{status.version}"
-    spec = status.spec
-    if spec is None:
-        return ModelReport(model=name, error=status.reason)
-    profile = spec.profile
-    return ModelReport(
-        model=name,
-        inputs=spec.inputs,
-        outputs=spec.outputs,
-        batchable=spec.batchable,
-        batch_max=spec.batch_max,
-        memory_mib=profile.memory_bytes / MIB,
-        load_ms=profile.load_ns / MS,
-        slo_ms=spec.slo_ns / MS,
-        rows=profile.rows,
-        run_ms=tuple(ns / MS for ns in profile.run_ns),
-        wall_ms=tuple(ns / MS for ns in profile.wall_ns),
-    )
-
-
-def slices(config: Config) -> list[CoreSlice]:
-    """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
-    there = core_slices.available()
-    chosen = config.cores or there
-    for core in chosen:
-        if core not in there:
-            raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"cores {', '.join(map(str, chosen))}: one is named twice; each takes one executor")
-    share_bytes = memory_bytes(config) // len(chosen)
-    return [
-        CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
-        for core in chosen
-    ]
 
 
 def _grpc_settings(config: Config) -> DoorSettings:

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from slotwise.edges.fleets.nodes.settings import NODES, Nodes
 from slotwise.edges.fleets.settings import FleetLimits
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.local.listener import ListenError, check_path
@@ -79,6 +80,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long first loads are waited for before the door opens; those that take longer go on behind it."""
     drain_s: Span = 30.0
     """How long requests under way are waited for at the end."""
+    summary_s: Span = 0.0
+    """Tell in a line on standard error what was done, so often; 0 never does."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""
@@ -96,6 +99,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     local: LocalLimits = LOCAL_LIMITS
     controller: ControllerLimits = ControllerLimits()
     fleet: FleetLimits = FleetLimits()
+    nodes: Nodes = NODES
+    """Executors on other machines."""
     models: RepositoryLimits = REPOSITORY_LIMITS
     logs: Logs = Logs()
     """Files with a row for each request and each action; none while no folder is named."""

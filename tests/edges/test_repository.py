@@ -15,7 +15,7 @@ from slotwise.edges.zoo.catalogue import SOURCES
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.facts.events import Event, ModelAdded
 from slotwise.facts.types import TensorSpec, Variant
-from tests.edges.repositories import Repository, RuntimeInspector, found, opened
+from tests.edges.repositories import Repository, RuntimeInspector, found, opened, settle
 
 
 @pytest.fixture
@@ -304,3 +304,41 @@ def test_the_whole_zoo_is_on_offer(zoo_path: Path, tmp_path: Path) -> None:
         assert model.slo_ns == source.slo_ms * 1_000_000
         assert model.accuracy == source.accuracy
     assert {variant.model for variant in registry.specs["ocr-read/1"].variants} <= offered
+
+
+def test_one_key_offers_a_model_under_consecutive_names_with_one_file_measured_once(repository: Repository) -> None:
+    path = repository.put("double", toml="copies = 50\nslo_ms = 50")
+    repository.put("single", factor=3)
+    registry = opened(repository)
+    names = [f"double_{number}" for number in range(50)]
+    assert [status.name for status in registry.index()] == sorted([*names, "single"])
+    specs = [found(registry, name).spec for name in names]
+    assert {spec.path for spec in specs if spec is not None} == {str(path)}
+    assert len({(spec.digest, spec.slo_ns, spec.profile) for spec in specs if spec is not None}) == 1
+    assert len(repository.inspector.inspected) == 2
+    assert registry.find("double") is None
+
+
+def test_copies_come_and_go_as_their_number_changes(repository: Repository) -> None:
+    async def change() -> list[list[str]]:
+        repository.put("double", toml="copies = 3")
+        registry = repository.registry()
+        await registry.open()
+        seen = []
+        for toml in ("copies = 2", ""):
+            (repository.root / "double" / "slotwise.toml").write_text(toml)
+            await settle(registry)
+            seen.append([status.name for status in registry.index() if status.state is ModelState.READY])
+        with pytest.raises(ModelError, match="there is no model 'double_0'"):
+            await registry.load("double_0")
+        return seen
+
+    assert asyncio.run(change()) == [["double_0", "double_1"], ["double"]]
+
+
+def test_a_model_that_has_copies_cannot_be_loaded_itself(repository: Repository) -> None:
+    repository.put("double", toml="copies = 2")
+    registry = opened(repository)
+    with pytest.raises(ModelError, match="they are double_0 to double_1"):
+        asyncio.run(registry.load("double"))
+    assert [status.name for status in registry.index()] == ["double_0", "double_1"]

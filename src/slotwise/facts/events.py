@@ -48,7 +48,7 @@ class BatchDone:
 
 @value
 class BatchFailed:
-    """A batch did not run to a valid end."""
+    """A batch did not run to a valid end. One too late ended when it reached its executor, or would have."""
 
     executor: str
     batch_id: int
@@ -96,6 +96,8 @@ class ExecutorUp:
     executor: str
     memory_bytes: int
     page_bytes: int = 1
+    way_ns: int = 0
+    """What the way there and back takes at least, to one on another machine; 0 for one on this machine."""
 
 
 @value

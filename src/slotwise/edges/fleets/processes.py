@@ -93,7 +93,9 @@ class ProcessFleet:
         arena: SharedMemory,
         specs: Mapping[str, ModelSpec],
         limits: FleetLimits = FleetLimits(),  # noqa: B008  # a value that nobody changes
+        segments: Segments | None = None,
     ) -> None:
+        """`segments` is given where outputs of other fleets are read beside those of this one."""
         assert slices, "a fleet has one slice at least"
         assert len({slice_.executor for slice_ in slices}) == len(slices), "executors have different names"
         self._slices = tuple(slices)
@@ -102,7 +104,7 @@ class ProcessFleet:
         self._arena = arena
         self._specs = specs
         self._limits = limits
-        self._segments = Segments(arena.view(0, arena.nbytes))
+        self._segments = Segments(arena.view(0, arena.nbytes)) if segments is None else segments
         self.read = self._segments.read
         self._memories = Memories(self._segments, self._forget_memory)
         self.share = self._memories.share
@@ -216,7 +218,7 @@ class ProcessFleet:
         pids = {seat.slice.executor: seat.pid for seat in self._seats.values()}
         pids["zygote"] = self._nursery.pid if self._nursery else None
         pids["front"] = os.getpid()
-        measured = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
+        measured = {name: pss_bytes(pid) for name, pid in pids.items() if pid is not None}
         return {name: nbytes for name, nbytes in measured.items() if nbytes is not None}
 
     def _forget_memory(self, segment: int) -> None:
@@ -280,7 +282,7 @@ def _executor_statistics(seat: Seat) -> ExecutorStatistics:
     )
 
 
-def _pss_bytes(pid: int) -> int | None:
+def pss_bytes(pid: int) -> int | None:
     """A process's proportional share of memory; None if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()

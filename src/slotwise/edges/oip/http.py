@@ -33,7 +33,7 @@ from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
 from slotwise.edges.oip.errors import WireError, bad, refusal
 from slotwise.edges.oip.exchange import Exchange, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
-from slotwise.edges.oip.management import Identity, Management, spec_of
+from slotwise.edges.oip.management import Identity, Management, initializing, spec_of
 from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.oip.tls import Tls
@@ -120,6 +120,8 @@ class HttpDoor:
         self.access = Access(grants, clock)
         self._management_ports: set[int] = set()
         self.replies: Counter[int] = Counter()
+        self.is_initializing = False
+        """Whether models are still being read: an inference is then told to come again."""
         self._is_draining = False
         self._drained = asyncio.Event()
         self._server: _Server | None = None
@@ -135,7 +137,8 @@ class HttpDoor:
             access=self.access,
             refused=refused,
             ports=self._management_ports,
-            is_ready=lambda: not self._is_draining,
+            is_ready=lambda: not (self._is_draining or self.is_initializing),
+            is_initializing=lambda: self.is_initializing,
         ).app(more_routes)
 
     # Start and stop
@@ -229,6 +232,8 @@ class HttpDoor:
             self.access.check_infer(exchange.authorization, route.name)
             if method != b"POST":
                 raise WireError(HTTPStatus.METHOD_NOT_ALLOWED, "an inference is asked for with POST", allow="POST")
+            if self.is_initializing:
+                raise initializing(self.limits.retry_after_ns)
             if self._is_full():
                 raise self._no_room()
             exchange.contract = self._contract(route)

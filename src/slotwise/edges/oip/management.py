@@ -76,6 +76,7 @@ class Management:
         refused: Refused,
         ports: Collection[int],
         is_ready: Callable[[], bool],
+        is_initializing: Callable[[], bool],
     ) -> None:
         """`ports` are those for management, where they differ from those for inference."""
         self._models = models
@@ -88,6 +89,7 @@ class Management:
         self._refused = refused
         self._ports = ports
         self._is_ready = is_ready
+        self._is_initializing = is_initializing
 
     def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI app, with more routes beside the protocol's own."""
@@ -248,7 +250,10 @@ class Management:
 
     def _spec(self, request: Request) -> ModelSpec:
         name, version = request.path_params["name"], request.path_params.get("version", "")
-        return spec_of(self._models.find(name, version), name, version, self._limits.retry_after_ns)
+        status = self._models.find(name, version)
+        if status is None and self._is_initializing():
+            raise initializing(self._limits.retry_after_ns)
+        return spec_of(status, name, version, self._limits.retry_after_ns)
 
     def _statistics_of(self, specs: list[ModelSpec]) -> documents.StatisticsDocument:
         epoch_ns = self._identity.epoch_ns
@@ -295,6 +300,16 @@ def spec_of(status: ModelStatus | None, name: str, version: str, retry_after_ns:
             retry_after_ns=retry_after_ns,
         )
     return status.spec
+
+
+def initializing(retry_after_ns: int) -> WireError:
+    """What is said of models while they are still being read."""
+    return WireError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the server is starting and has not read all models yet",
+        reason="initializing",
+        retry_after_ns=retry_after_ns,
+    )
 
 
 def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: int = 0) -> Response:

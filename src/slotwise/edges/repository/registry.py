@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from slotwise.edges.repository import graph, layout, pbtxt, pipeline, settings
+from slotwise.edges.repository import copies, graph, layout, pbtxt, pipeline, settings
 from slotwise.edges.repository.layout import LIMITS, Limits, ModelFile, Signature
 from slotwise.edges.repository.packs import Packs
 from slotwise.edges.repository.pipeline import PipelineText
@@ -97,13 +97,14 @@ class Registry:
         self._counted: set[str] = set()
         self._signatures: dict[str, Signature] = {}
         self._unsettled: dict[str, Signature] = {}
+        self._files = copies.Files()
         self._lock = asyncio.Lock()
         self.specs: Mapping[str, ModelSpec] = MappingProxyType(self._specs)
         """Every model on offer, by id; always up to date."""
 
     async def open(self) -> None:
         """Read all there is. Raises ModelError only when the root itself cannot be read."""
-        names = await asyncio.to_thread(layout.names, self._root)
+        names = await asyncio.to_thread(copies.names, self._root, self._limits)
         for done, name in enumerate(names):
             if self._progress is not None:
                 self._progress(name, done, len(names))
@@ -187,18 +188,18 @@ class Registry:
         except (ModelError, OSError) as error:
             reason = self._told(error)
             with contextlib.suppress(ModelError):  # the root is gone too, which is no word on this model
-                if name in await asyncio.to_thread(layout.names, self._root):
+                if name in await asyncio.to_thread(copies.names, self._root, self._limits):
                     self._refuse(name, NO_VERSION, reason)
             raise ModelError(reason) from error
 
     def _read_folder(self, name: str) -> Wish:
-        folder = layout.folder(self._root, name, self._limits)
+        folder = layout.folder(self._root, copies.folder_of(self._root, name, self._limits), self._limits)
         if name not in self._counted and len(self._counted) >= self._limits.models_max:
             raise ModelError(f"{name!r} is one model too many; the limit is {self._limits.models_max}")
         self._signatures[name] = layout.signature(folder)
         own = layout.optional_file(folder / settings.SETTINGS_FILE, self._root, self._limits)
         other = layout.optional_file(folder / pbtxt.CONFIG_FILE, self._root, self._limits)
-        config = None if other is None else pbtxt.read(other, name)
+        config = None if other is None else pbtxt.read(other, folder.name)
         wished = NO_SETTINGS if own is None else settings.read(own)
         if config is not None:
             wished = wished.over(config.settings)
@@ -228,7 +229,8 @@ class Registry:
         if self.find(name, str(version)) is None:
             self._set(ModelStatus(name=name, version=str(version), state=ModelState.LOADING))
         try:
-            file = await asyncio.to_thread(layout.model_file, wish.folder / str(version), self._root, self._limits)
+            find = self._files.find if wish.settings.copies else layout.model_file
+            file = await asyncio.to_thread(find, wish.folder / str(version), self._root, self._limits)
             inspection, pack = await self._inspect(file, wish.settings)
             self._check(wish, inspection)
         except (ModelError, OSError) as error:
@@ -371,9 +373,9 @@ class Registry:
     def _look(self) -> dict[str, Signature]:
         """The signature of every model on disk. One that vanishes while looked at is there no more."""
         found: dict[str, Signature] = {}
-        for name in layout.names(self._root):
+        for name, folder in copies.names(self._root, self._limits).items():
             try:
-                found[name] = layout.signature(self._root / name)
+                found[name] = layout.signature(self._root / folder)
             except FileNotFoundError:
                 continue
             except OSError:

@@ -30,6 +30,8 @@ Rows = Annotated[int, msgspec.Meta(ge=1, le=ROWS_MAX)]
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 Accuracy = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Shape = tuple[Count, ...]
+COPIES_MAX = 10_000
+Copies = Annotated[int, msgspec.Meta(ge=1, le=COPIES_MAX)]
 
 
 class Latest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Accuracy | None = None
     """How good the model itself is, on the scale of its variants."""
     variants: tuple[Variant, ...] = ()
+    copies: Copies | None = None
+    """Offer the model under so many names instead, NAME_0 and so on."""
     examples: dict[str, Shape] = {}
     """Whole shapes, by input and with 1 for the batch, to measure with where the model leaves a dimension open."""
 
@@ -77,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             versions=lower.versions if self.versions is None else self.versions,
             accuracy=lower.accuracy if self.accuracy is None else self.accuracy,
             variants=self.variants or lower.variants,
+            copies=lower.copies if self.copies is None else self.copies,
             examples=self.examples or lower.examples,
         )
 

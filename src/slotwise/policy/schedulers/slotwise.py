@@ -176,7 +176,7 @@ class Slotwise:
             return due_ns
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
-                at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
+                at_ns = executor.free_ns(now_ns) - self._ahead_ns(executor)
                 if now_ns < at_ns < due_ns:
                     due_ns = at_ns
         return due_ns
@@ -316,14 +316,19 @@ class Slotwise:
         return (
             len(executor.batches) < IN_FLIGHT_MAX
             and not executor.is_replacing
-            and executor.free_ns(now_ns) - now_ns <= self._settings.ahead_ns
+            and executor.free_ns(now_ns) - now_ns <= self._ahead_ns(executor)
         )
+
+    def _ahead_ns(self, executor: ExecutorView) -> int:
+        """How much work may lie at an executor: more at one on another machine, which must not run dry meanwhile."""
+        return self._settings.ahead_ns + self._view.estimates.far_ns(executor.name)
 
     def _feed(self, executor: ExecutorView, now_ns: int) -> Choice | None:
         table = self._promises.tables[executor.name]
         base_ns = executor.free_ns(now_ns)
         if not len(table):
             return self._take_over(executor, base_ns, now_ns)
+        base_ns += self._view.estimates.way_ns(executor.name, table.slots[0].spec.id)
         missed = table.first_missed(base_ns)
         if missed is not None:
             return self._give_up(table, missed, base_ns)
@@ -386,6 +391,7 @@ class Slotwise:
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
                 run_ns = self._view.estimates.run_ns(executor.name, slot.spec, slot.rows, slot.work)
+                run_ns += self._view.estimates.way_ns(executor.name, slot.spec.id)
                 more = self._settings.take_over * per_ns * slot.cost_ns if per_ns else offers.TRIFLE * slot.worth()
                 is_worth_it = mine.cost(run_ns) <= theirs.cost(slot.cost_ns) + more
                 if is_worth_it and base_ns + run_ns <= slot.deadline_ns:
