@@ -164,6 +164,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.top",
         "slotwise.app",
         "slotwise.config",
+        "slotwise.measuring",
         "slotwise.simulation",
         "slotwise.terminal",
     ),

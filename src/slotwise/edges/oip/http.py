@@ -122,8 +122,7 @@ class HttpDoor:
         self.replies: Counter[int] = Counter()
         self.is_initializing = False
         """Whether models are still being read: an inference is then told to come again."""
-        self._is_draining = False
-        self._drained = asyncio.Event()
+        self._is_draining, self._drained = False, asyncio.Event()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._local: asyncio.Server | None = None
