@@ -41,7 +41,6 @@ from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
-
 GROWTH_SHARE_MIN = 0.25
 """Of its run, what a batch needs of time to fill: what is shorter is lost to the way there and back."""
 
@@ -105,9 +104,9 @@ class Slotwise:
             return self._admit(spec, ticket, answer, now_ns)
         self._reserve.note(answer.bids, kind.worth)
         is_served = kind.take_credit()
-        if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
-            if not self._is_chosen(spec, ticket, kind, answer.best, is_served, now_ns):
-                return self._refuse_overloaded(answer)
+        is_scarce = kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns))
+        if is_scarce and not self._is_chosen(spec, ticket, kind, answer.best, is_served, now_ns):
+            return self._refuse_overloaded(answer)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit(max(CREDIT_MAX, spec.batch_max))
@@ -285,7 +284,7 @@ class Slotwise:
         return self._can_grow(spec, ticket, kind, offer, now_ns)
 
     def _can_grow(self, spec: ModelSpec, ticket: Ticket, kind: KindDemand, offer: offers.Offer, now_ns: int) -> bool:
-        """Whether a new slot leaves its batch time to become as large as pays best among the sizes that would be filled."""
+        """Whether a new slot leaves its batch time to become as large as pays best of the sizes that would be filled."""
         if spec.batch_max == 1 or ticket.alone:
             return True
         request, executor = ticket.request, offer.table.executor
