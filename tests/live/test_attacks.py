@@ -307,7 +307,7 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
         ("http", "400", "plain/1"),
         ("http", "404", "/v2/none"),
         ("grpc", "400", "ModelInfer"),
-        ("grpc", "501", "TraceSetting"),
+        ("grpc", "501", "/v2/cudasharedmemory/region/r/register"),
         ("grpc", "404", "/v2/models/nobody"),
         ("local", "404", "nobody"),
     ]
@@ -329,7 +329,8 @@ def be_refused(server: Server) -> None:
     assert server.post(INFER, b"no json")[0] == 400
     assert server.get("/v2/none")[0] == 404
     assert grpc_status(server, "ModelInfer", b"\xff") is grpc.StatusCode.INVALID_ARGUMENT
-    assert grpc_status(server, "TraceSetting", b"") is grpc.StatusCode.UNIMPLEMENTED
+    region = pb.CudaSharedMemoryRegisterRequest(name="r", byte_size=1).SerializeToString()
+    assert grpc_status(server, "CudaSharedMemoryRegister", region) is grpc.StatusCode.UNIMPLEMENTED
     request = pb.ModelMetadataRequest(name="nobody").SerializeToString()
     assert grpc_status(server, "ModelMetadata", request) is grpc.StatusCode.NOT_FOUND
     with Bare(server.local) as client:
