@@ -234,7 +234,8 @@ async def is_answered(client: triton.InferenceServerClient) -> bool:
     try:
         await client.infer("network", [tensor("x", np.ones((1, 64), np.float32))], timeout=PATIENCE_US)
     except InferenceServerException as error:
-        assert "no_executor" in str(error)
+        if "no_executor" not in str(error):
+            raise
         return False
     return True
 
