@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peers import oip
-from peers.environment import NotHere
 from peers.peer import Form, Knobs, Launch, Question, Reply, Served, Work
 from slotwise import __version__
 from slotwise.facts.units import MS
@@ -34,14 +33,12 @@ class Slotwise:
         return __version__
 
     def launch(self, folder: Path, work: Work, port: int) -> Launch:
-        """A repository with a folder for each model. Executors sit on the last cores, one each."""
+        """A repository with a folder for each model. Executors sit on the last cores, in turn."""
         repository = folder / "models"
         for name, served in work.models.items():
             _write(repository / name, served, work.settings.batch_max)
         cores = sorted(os.sched_getaffinity(0))
-        if work.settings.workers > len(cores):
-            raise NotHere(f"{work.settings.workers} executors take as many cores; this machine lends {len(cores)}")
-        chosen = ",".join(str(core) for core in cores[len(cores) - work.settings.workers :])
+        chosen = ",".join(str(cores[-1 - at % len(cores)]) for at in range(work.settings.workers))
         program = str(Path(sys.executable).with_name("slotwise"))
         command = [
             program,

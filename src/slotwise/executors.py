@@ -7,6 +7,7 @@ Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,24 +27,32 @@ from slotwise.facts.types import ModelSpec
 from slotwise.summary import tell_node
 
 PAGE_BYTES = MIB
+EXECUTORS_MAX = 1_024
+"""Of one machine."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LiveFleet = ProcessFleet | JoinedFleet
 
 
 def slices(config: Config) -> list[CoreSlice]:
-    """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
+    """One executor for each core that executors may have; those of a core named again share it.
+
+    Raises ConfigError for a core that there is not.
+    """
     there = core_slices.available()
     chosen = config.cores or there
     for core in chosen:
         if core not in there:
             raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"cores {', '.join(map(str, chosen))}: one is named twice; each takes one executor")
+    if len(chosen) > EXECUTORS_MAX:
+        raise ConfigError(f"{len(chosen)} cores are named; {EXECUTORS_MAX} executors are the most")
     share_bytes = memory_bytes(config) // len(chosen)
-    return [
-        CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
-        for core in chosen
-    ]
+    named: Counter[int] = Counter()
+    found = []
+    for core in chosen:
+        named[core] += 1
+        name = f"core{core}" if named[core] == 1 else f"core{core}-{named[core]}"
+        found.append(CoreSlice(executor=name, cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES))
+    return found
 
 
 def emulated_slices(config: Config, executors: int) -> list[CoreSlice]:

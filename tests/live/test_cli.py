@@ -152,7 +152,7 @@ def bad(tmp_path: Path) -> Path:
         ("serve models --http-port {port}", "port {port}: Address already in use; name another"),
         ("serve models --host 300.1.1.1", "cannot listen on 300.1.1.1"),
         ("serve models --cores 0,x", "'0,x' is no list of cores; write them as 0,1,2"),
-        ("serve models --cores 0,0", "one is named twice"),
+        (f"serve models --cores {','.join('0' * 1025)}", "1024 executors are the most"),
         ("serve models --cores=-1", "`cores[0]`: Expected `int` >= 0"),
         ("serve models --config key.toml", "key.toml: `door.request_max`: there is no such key; did you mean"),
         ("serve models --config syntax.toml", "syntax.toml: Invalid"),
