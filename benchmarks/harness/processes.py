@@ -9,13 +9,16 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ROLES = ("front", "zygote", "executors")
 """A server's process, its child, and that one's children."""
+DOOR = "door"
+"""The gRPC door, another child, where there is one."""
+_DOOR_WORD = b"slotwise.grpc_door"
 
 
 def cpu_s(pid: int) -> Counter[str]:
     """Processor time of a server so far, user and system, by the role of its processes."""
     used: Counter[str] = Counter()
     for process, depth in _tree(pid).items():
-        used[_role(depth)] += own_cpu_s(process)
+        used[_role(process, depth)] += own_cpu_s(process)
     return used
 
 
@@ -27,7 +30,7 @@ def own_cpu_s(pid: int) -> float:
 
 def pss_bytes(pid: int) -> dict[int, tuple[str, int]]:
     """Proportional share of memory of each of a server's processes, with its role."""
-    found = {process: (_role(depth), own_pss_bytes(process)) for process, depth in _tree(pid).items()}
+    found = {process: (_role(process, depth), own_pss_bytes(process)) for process, depth in _tree(pid).items()}
     return {process: (role, nbytes) for process, (role, nbytes) in found.items() if nbytes is not None}
 
 
@@ -40,8 +43,16 @@ def own_pss_bytes(pid: int) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
 
 
-def _role(depth: int) -> str:
-    return ROLES[min(depth, len(ROLES) - 1)]
+def _role(pid: int, depth: int) -> str:
+    return DOOR if depth == 1 and _DOOR_WORD in _words(pid) else ROLES[min(depth, len(ROLES) - 1)]
+
+
+def _words(pid: int) -> bytes:
+    """A process's command line; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _tree(root: int) -> dict[int, int]:

@@ -49,6 +49,15 @@ class Server:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.pid = process.pid
         self.port = port
+        self._process = process
+
+    def line(self, start: str) -> str:
+        """The next line on its standard output that begins so; it must be one that is still to come."""
+        assert self._process.stdout is not None, "a server's output is read"
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line.strip()
+        raise SystemExit(f"the server ended without a line that begins with {start!r}")
 
     def get(self, path: str, kind: type[T]) -> T:
         """The document at a path."""

@@ -31,11 +31,12 @@ from slotwise.config import (
 )
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
 from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
-from slotwise.edges.oip.access import read_grants
+from slotwise.edges.oip.access import Access, read_grants
 from slotwise.edges.oip.grpc.keeper import DoorKeeper, DoorStatus
 from slotwise.edges.oip.grpc.limits import DoorSettings
 from slotwise.edges.oip.http import HttpDoor
@@ -52,7 +53,7 @@ from slotwise.engine.clock import RealClock
 from slotwise.engine.fronts import Fronts
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
-from slotwise.engine.ports import NO_SHAPES, Inspection, ModelStatus, Recorder
+from slotwise.engine.ports import NO_SHAPES, Front, Inspection, ModelStatus, Recorder
 from slotwise.engine.statistics import Statistics
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
@@ -71,9 +72,13 @@ METRICS_PATH = "/metrics"
 """Where Prometheus finds its numbers."""
 STATUS_PATH = "/v2/slotwise/status"
 """Where a server tells how it stands."""
+GRPC_DOOR = "grpc"
+"""The gRPC door among the processes whose memory is told."""
 HERE = "127.0.0.1"
 """Where whatever is for nobody else would listen."""
 SETTLE_POLL_S = 0.02
+GATE_CONNECTIONS_MAX = 4
+"""The gRPC door has one connection; its successor may come before the end of its own has been noticed."""
 
 
 @value
@@ -87,7 +92,7 @@ class SystemStatus:
     resident: dict[str, tuple[str, ...]]
     """Models ready or on their way, by executor."""
     memory_bytes: dict[str, int]
-    """What each process takes of the machine's memory (PSS); this one is `front`."""
+    """What each process takes of the machine's memory (PSS); this one is `front`, the gRPC door `grpc`."""
     clock_offset_ns: int
     """What the engine's clock, which the journal is written in, is ahead of the machine's monotonic one."""
     logs: tuple[LogUse, ...] = ()
@@ -130,16 +135,20 @@ class LiveSystem:
         )
         self.statistics = Statistics()
         request_ids = itertools.count(1)
+        self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
+        self._join_trace = self._traces.join if self._traces is not None else None
         self.door = self._make_door(tls, request_ids)
-        self.local = self._make_local(request_ids) if config.local_socket else None
+        self.local = self._make_local(request_ids, config.local) if config.local_socket else None
+        self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
+        self.gate = self._make_local(request_ids, _gate_limits(config), self.door.access) if self.grpc else None
+        """Where the gRPC door asks: a local door of its own, which judges what each of its clients has shown."""
         self._journal_file = _journal_file(config)
         self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
-        self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
+            front=_front([door for door in (self.door, self.gate, self.local) if door is not None]),
             recorders=[*self._recorders(), *recorders],
             on_failure=self._fail,
         )
@@ -148,7 +157,6 @@ class LiveSystem:
         self.stopped = asyncio.Event()
         """Set by whoever wants the server to be closed, and by a failure."""
         self._watching: asyncio.Task[None] | None = None
-        self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
         self.http_port = 0
 
     async def start(self) -> None:
@@ -164,6 +172,8 @@ class LiveSystem:
         gc.set_threshold(GC_THRESHOLD)
         if self.local is not None:
             self.local.start(self.config.local_socket)
+        if self.gate is not None and self.grpc is not None:
+            self.gate.start(self.grpc.channel)
         upstream = self.grpc.upstream if self.grpc is not None else ""
         self.http_port = await self.door.start(
             self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
@@ -180,9 +190,7 @@ class LiveSystem:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         patience_s = self.config.drain_s if self.failure is None else 0.0
-        doors = [self.door.stop(patience_s)]
-        if self.local is not None:
-            doors.append(self.local.stop(patience_s))
+        doors = [door.stop(patience_s) for door in (self.door, self.gate, self.local) if door is not None]
         if self.grpc is not None:
             doors.append(self.grpc.stop())
         await asyncio.gather(*doors)
@@ -218,7 +226,7 @@ class LiveSystem:
             executors=self.fleet.statistics().executors,
             grpc=self.grpc.status() if self.grpc is not None else None,
             resident={name: executor.residency.models() for name, executor in executors.items()},
-            memory_bytes=self.fleet.memory_bytes(),
+            memory_bytes=self._memory_bytes(),
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
@@ -231,12 +239,16 @@ class LiveSystem:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """A scrape, and its content type. What processes take is read in a thread, since the kernel counts pages."""
-        memory = await asyncio.to_thread(self.fleet.memory_bytes)
+        memory = await asyncio.to_thread(self._memory_bytes)
         return prometheus.scrape(self._snapshot(memory), accept)
+
+    def _memory_bytes(self) -> dict[str, int]:
+        return self.fleet.memory_bytes({} if self.grpc is None else {GRPC_DOOR: self.grpc.pid})
 
     def _snapshot(self, memory: Mapping[str, int]) -> prometheus.Snapshot:
         door, loop, views = self.door.statistics(), self.engine.statistics(), self.controller.view.executors
         local = self.local.statistics() if self.local is not None else None
+        gate = self.gate.statistics() if self.gate is not None else None
         return prometheus.Snapshot(
             policy=self.config.policy,
             version=__version__,
@@ -258,11 +270,13 @@ class LiveSystem:
             uptime_ns=self._clock.now_ns() - self._started_ns,
             logs=self.log_uses(),
             front_memory_bytes=memory.get("front"),
-            requests_in_flight=door.requests_in_flight + (local.requests_in_flight if local is not None else 0),
+            requests_in_flight=sum(one.requests_in_flight for one in (door, gate, local) if one is not None),
             connections=door.connections,
             replies=door.replies,
             local_clients=len(local.clients) if local is not None else None,
             local_replies=local.replies if local is not None else None,
+            grpc_replies=gate.replies if gate is not None else None,
+            grpc_memory_bytes=memory.get(GRPC_DOOR),
         )
 
     def _make_door(self, tls: Tls | None, request_ids: Iterator[int]) -> HttpDoor:
@@ -280,9 +294,10 @@ class LiveSystem:
             tls=tls,
             grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
             more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
+            join_trace=self._join_trace,
         )
 
-    def _make_local(self, request_ids: Iterator[int]) -> LocalDoor:
+    def _make_local(self, request_ids: Iterator[int], limits: LocalLimits, access: Access | None = None) -> LocalDoor:
         return LocalDoor(
             models=self.registry,
             arena=self.arena,
@@ -291,11 +306,14 @@ class LiveSystem:
             lend=SharedArena,
             post=self._post,
             clock=self._clock,
-            limits=self.config.local,
+            limits=limits,
             bounds=self.config.door.bounds(),
             request_ids=request_ids,
             server=f"slotwise {__version__}",
+            regions=self.door.regions,
+            access=access,
             late_answers=self.config.late_answers,
+            join_trace=self._join_trace,
         )
 
     def _recorders(self) -> Iterator[Recorder]:
@@ -417,6 +435,22 @@ def _grpc_settings(config: Config) -> DoorSettings:
         tls=config.tls if config.tls.certificate else None,
         limits=config.grpc_door,
     )
+
+
+def _gate_limits(config: Config) -> LocalLimits:
+    limits = config.grpc_door
+    return LocalLimits(
+        connections_max=GATE_CONNECTIONS_MAX,
+        requests_max=limits.requests_max,
+        memory_bytes_max=limits.memory_bytes,
+        outputs_bytes=limits.outputs_bytes,
+        frame_bytes_max=FRAME_BYTES_MOST,
+        retry_after_ns=limits.retry_after_ns,
+    )
+
+
+def _front(doors: Sequence[Front]) -> Front:
+    return Fronts(doors) if len(doors) > 1 else doors[0]
 
 
 def journal_header(config: Config) -> dict[str, object]:

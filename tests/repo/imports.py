@@ -69,8 +69,12 @@ ARROWS: dict[str, tuple[str, ...]] = {
 }
 """Room -> what its modules may import of ours, beside their own room. A room inside `edges` is one folder of it."""
 
-EDGE_ARROWS: dict[str, tuple[str, ...]] = {"slotwise.edges.oip": ("slotwise.edges.local",)}
-"""What one edge may import of another: the protocol's door for local clients stands on the channel that carries it."""
+EDGE_ARROWS: dict[str, tuple[str, ...]] = {"slotwise.edges.oip": ("slotwise.edges.local", "slotwise.edges.store")}
+"""What one edge may import of another.
+
+The protocol's door for local clients stands on the channel that carries it, and the gRPC door is one of these clients,
+with shared memory of its own.
+"""
 
 VALUE_MODULES = frozenset(
     (

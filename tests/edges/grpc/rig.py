@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
 from slotwise.edges.oip.grpc.keeper import DoorKeeper
 from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits
 from slotwise.edges.oip.grpc.service import NAME
@@ -50,7 +51,14 @@ def opened(limits: GrpcLimits = GRPC_LIMITS, server_limits: Limits = LIMITS, **c
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
     keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
-    with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream) as system:
+    gate_limits = LocalLimits(outputs_bytes=limits.outputs_bytes, frame_bytes_max=FRAME_BYTES_MOST)
+    with serving(
+        server_limits,
+        arena_bytes=512 << 20,
+        local_path=keeper.upstream,
+        gate_path=keeper.channel,
+        gate_limits=gate_limits,
+    ) as system:
         door = Door(system, keeper)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)

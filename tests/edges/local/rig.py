@@ -19,37 +19,15 @@ from slotwise.client.local import receive
 from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.oip.codec import Bounds
+from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.local.door import LocalDoor
+from slotwise.edges.oip.regions import Regions
 from slotwise.edges.store.files import SharedArena, make_memory
-from slotwise.engine.fronts import Fronts
 from slotwise.engine.loop import Engine
-from slotwise.facts.types import TensorRef
-from tests.edges.echo import SEGMENT, WAIT_S_MAX, Behind, NoFleet, TestArena, on_a_thread
+from tests.edges.echo import WAIT_S_MAX, Behind, EchoMemories, NoFleet, on_a_thread
 
 MEMORY_BYTES = 1 << 20
 ROW = np.array([[1, 2, 3, 4]], np.float32)
-
-
-class EchoMemories:
-    """Memory of clients, from which the echo reads as executors do; and the arena."""
-
-    def __init__(self, arena: TestArena) -> None:
-        self._arena = arena
-        self._next = 1000
-        self.shared: dict[int, mmap.mmap] = {}
-
-    def share(self, fd: int, nbytes: int) -> int:
-        self._next += 1
-        self.shared[self._next] = mmap.mmap(fd, nbytes, prot=mmap.PROT_READ)
-        return self._next
-
-    def unshare(self, segment: int) -> None:
-        del self.shared[segment]
-
-    def read(self, ref: TensorRef) -> memoryview:
-        if ref.segment == SEGMENT:
-            return self._arena.read(ref)
-        return memoryview(self.shared[ref.segment])[ref.offset : ref.offset + ref.nbytes]
 
 
 class LocalSystem(Behind):
@@ -72,13 +50,14 @@ class LocalSystem(Behind):
             bounds=Bounds(),
             request_ids=itertools.count(1),
             server="test",
+            regions=Regions(Limits()),
             late_answers=late_answers,
         )
         self.engine = Engine(
             clock=self.clock,
             controller=self.controller,
             fleet=NoFleet(),
-            front=Fronts((self.door,)),
+            front=self.door,
             recorders=[self.statistics],
         )
         self.path = ""

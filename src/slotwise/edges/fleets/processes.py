@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from slotwise.edges.fleets.inspections import Inspections
@@ -35,6 +36,7 @@ from slotwise.facts.value import value
 BACKLOG_POLL_S = 0.001
 """How often commands that found a ring full are tried again."""
 START_POLL_S = 0.002
+NO_OTHERS: Mapping[str, int | None] = MappingProxyType({})
 
 
 class FleetError(RuntimeError):
@@ -207,12 +209,13 @@ class ProcessFleet:
             inspector_pid=self._inspections.pid if self._inspections else None,
         )
 
-    def memory_bytes(self) -> dict[str, int]:
+    def memory_bytes(self, others: Mapping[str, int | None] = NO_OTHERS) -> dict[str, int]:
         """What this process (`front`), the zygote and each executor take of memory, shared pages in proportion (PSS).
 
-        Takes about a millisecond a process, so ask seldom. A process that is just ending is left out.
+        So do `others`, by name. Takes about a millisecond a process, so ask seldom. A process that is just ending is
+        left out.
         """
-        pids = {seat.slice.executor: seat.pid for seat in self._seats.values()}
+        pids = {**others} | {seat.slice.executor: seat.pid for seat in self._seats.values()}
         pids["zygote"] = self._nursery.pid if self._nursery else None
         pids["front"] = os.getpid()
         measured = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}

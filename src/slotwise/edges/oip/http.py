@@ -31,7 +31,7 @@ from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameter
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
 from slotwise.edges.oip.errors import WireError, bad
-from slotwise.edges.oip.exchange import Exchange, Room
+from slotwise.edges.oip.exchange import Exchange, JoinTrace, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, spec_of
 from slotwise.edges.oip.regions import Regions
@@ -48,7 +48,7 @@ _GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
-_LENGTHS = frozenset((6, 7, 10, 13, 14, 15, 16, 31))
+_LENGTHS = frozenset((6, 7, 10, 11, 13, 14, 15, 16, 31))
 """Of the names of those headers that matter."""
 
 
@@ -91,11 +91,13 @@ class HttpDoor:
         tls: Tls | None = None,
         grants: Sequence[Grant] | None = None,
         more_routes: Sequence[BaseRoute] = (),
+        join_trace: JoinTrace | None = None,
     ) -> None:
         """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200.
 
         Without `grants` everybody may do everything.
         """
+        self._join_trace = join_trace
         self.limits = limits
         self._models = models
         self._arena = arena
@@ -108,7 +110,7 @@ class HttpDoor:
         self._routes: dict[bytes, _Route] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
-        self._regions = Regions(limits)
+        self.regions = Regions(limits)
         self.access = Access(grants, clock)
         self._management_ports: set[int] = set()
         self.replies: Counter[int] = Counter()
@@ -122,7 +124,7 @@ class HttpDoor:
             statistics=statistics,
             identity=identity,
             limits=limits,
-            regions=self._regions,
+            regions=self.regions,
             access=self.access,
             ports=self._management_ports,
             is_ready=lambda: not self._is_draining,
@@ -184,7 +186,7 @@ class HttpDoor:
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for request_id, exchange in list(self._waiting.items()):
             self._abandon(request_id, exchange)
-        self._regions.unregister()
+        self.regions.unregister()
         if self._server is None or self._serving is None:
             return
         if self._local is not None:
@@ -211,7 +213,7 @@ class HttpDoor:
         route = self._routes.get(url) or self._find_route(url)
         if route is None:
             return None
-        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self.regions, self.limits, self._room)
         try:
             _read_headers(exchange, headers, self.limits)
             if connection.server and connection.server[1] in self._management_ports:
@@ -258,6 +260,8 @@ class HttpDoor:
         )
         exchange.request = request
         self._waiting[request.id] = exchange
+        if exchange.traceparent is not None and self._join_trace is not None:
+            self._join_trace(request.id, exchange.traceparent.decode("latin-1"))
         self._post(Arrived(request=request))
 
     def forget(self, exchange: Exchange) -> None:
@@ -270,7 +274,7 @@ class HttpDoor:
 
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
-        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self.regions, self.limits, self._room)
         exchange.keep_alive = False
         exchange.fail(error)
         return exchange
@@ -307,7 +311,7 @@ class HttpDoor:
         if is_late or wish.has_timing:
             asked = (reply.timing, request.id) if wish.has_timing else (None, None)
             parameters = timing_parameters(outcome, *asked)
-        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self._regions.write, parameters)
+        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self.regions.write, parameters)
         exchange.discard()  # after encoding: an output may lie in the request's own region
         headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:
@@ -405,6 +409,8 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
         elif size == 13 and name.lower() == b"authorization":
             exchange.authorization = text
+        elif size == 11 and name.lower() == b"traceparent":
+            exchange.traceparent = text
         elif size == 10 and name.lower() == b"connection":
             exchange.names_connection = True
         elif size == 6 and name.lower() == b"expect":

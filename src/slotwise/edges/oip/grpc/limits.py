@@ -19,7 +19,11 @@ class GrpcLimits:
     message_bytes_max: int = 64 * MIB
     """Of one message, inflated."""
     requests_max: int = 512
-    """Under way; each takes one connection to the server's own door, of those that it allows."""
+    """Under way; one more is told `queue_full`."""
+    memory_bytes: int = 256 * MIB
+    """Of shared memory for inputs under way; what finds no room there is told `no_room`."""
+    outputs_bytes: int = 256 * MIB
+    """Of shared memory for outputs that are on their way out; as for inputs."""
     calls_max: int = 4096
     """Open at once, streams and health watchers included."""
     stream_requests_max: int = 64
@@ -53,7 +57,9 @@ class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     """0 takes a free one."""
     upstream: str = ""
-    """Path of the Unix socket on which the server's own door listens; the keeper chooses it."""
+    """Path of the Unix socket on which the server's HTTP door listens; the keeper chooses it."""
+    channel: str = ""
+    """Path of the local channel that is this door's own; the keeper chooses it."""
     upstream_idle_s: float
     """How long a connection to it is kept for the next request; less than the other side does."""
     patience_s: float

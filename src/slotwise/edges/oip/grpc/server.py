@@ -12,6 +12,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from slotwise.edges.oip.grpc.channel import Channel
+from slotwise.edges.oip.grpc.errors import CallError
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
 from slotwise.edges.oip.grpc.service import NAME, Service
 from slotwise.edges.oip.grpc.upstream import Upstream
@@ -29,14 +31,21 @@ async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[
         idle_s=settings.upstream_idle_s,
         retry_after_ns=limits.retry_after_ns,
     )
-    service, healthy = Service(upstream, limits), health.aio.HealthServicer()
+    channel = Channel(
+        settings.channel,
+        memory_bytes=limits.memory_bytes,
+        requests_max=limits.requests_max,
+        retry_after_ns=limits.retry_after_ns,
+    )
+    service, healthy = Service(upstream, channel, limits), health.aio.HealthServicer()
     options = [("grpc.max_receive_message_length", limits.message_bytes_max), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls_max)
     server.add_generic_rpc_handlers((service.handler(),))
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     try:
+        await channel.open()
         port = _bind(server, settings)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, CallError) as error:
         tell(Ready(error=str(error)))
         return
     await server.start()
@@ -46,6 +55,7 @@ async def serve(settings: DoorSettings, stopped: asyncio.Event, tell: Callable[[
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     await service.drain(settings.patience_s)
     await server.stop(limits.linger_s)
+    channel.close()
     upstream.close()
 
 

@@ -5,8 +5,9 @@ lie in memory that the client has brought, and executors read them there; output
 server lends to that client alone; the socket carries frames that say where (`edges/local`). Inputs whose bytes have to
 be checked (BYTES and BOOL) are copied first, for their owner could change them between the check and the run.
 
-A client is who the kernel says it is, and what it may do is what its user may do, so no token is asked for. All that is
-not inference stays with HTTP, where the rights for it are checked.
+A client is who the kernel says it is, and what it may do is what its user may do, so no token is asked for. The gRPC
+door is another matter: it asks for others, whose tokens it relays, so it has a door of this kind to itself, made with
+the server's `access`. All that is not inference stays with HTTP, where the rights for it are checked.
 """
 
 from __future__ import annotations
@@ -23,28 +24,20 @@ from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LocalLimits
 from slotwise.edges.local.link import Link, Peer
 from slotwise.edges.local.listener import Listener
-from slotwise.edges.oip.answers import error_of, timing_parameters
-from slotwise.edges.oip.codec import (
-    Bounds,
-    Contract,
-    Head,
-    Infer,
-    Input,
-    InputParameters,
-    Output,
-    Parameters,
-    borrow,
-    refs,
-    understand,
-)
-from slotwise.edges.oip.datatypes import NEEDS_CHECK
+from slotwise.edges.oip.access import Access
+from slotwise.edges.oip.answers import error_of, lay_answer, timing_parameters
+from slotwise.edges.oip.codec import Bounds, Contract, Infer, refs
 from slotwise.edges.oip.errors import WireError
+from slotwise.edges.oip.exchange import JoinTrace
+from slotwise.edges.oip.local.forms import Asked, refs_in_place, spent, stays, take_in, understood
 from slotwise.edges.oip.local.guest import Guest, LentMemory, Question
 from slotwise.edges.oip.management import spec_of
+from slotwise.edges.oip.regions import Regions
 from slotwise.engine.ports import Arena, Clock, Memories, Models, Outputs, Post
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
-from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request, TensorRef, Timing
+from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
+from slotwise.facts.units import US
 from slotwise.facts.value import value
 
 CONTRACTS_MAX = 4096
@@ -78,9 +71,15 @@ class LocalDoor:
         bounds: Bounds,
         request_ids: Iterator[int],
         server: str,
+        regions: Regions,
+        access: Access | None = None,
         late_answers: bool = False,
+        join_trace: JoinTrace | None = None,
     ) -> None:
-        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as answers."""
+        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as answers.
+
+        With `access` each question must show what its asker may do, which only a Relay can.
+        """
         self.limits = limits
         self.lend = lend
         self.share = memories.share
@@ -94,6 +93,9 @@ class LocalDoor:
         self._clock = clock
         self._bounds = bounds
         self._ids = request_ids
+        self._regions = regions
+        self._access = access
+        self._join_trace = join_trace
         self._late_answers = late_answers
         self._uids = frozenset(limits.uids or (os.getuid(), 0))
         self._contracts: dict[tuple[str, str], Contract] = {}
@@ -118,7 +120,7 @@ class LocalDoor:
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for question in list(self._waiting.values()):
             error = self._no_room("the server is shutting down and did not wait for the answer", Reason.SHUTTING_DOWN)
-            question.guest.refuse(question.ask.serial, error)
+            question.guest.refuse(question.asked.serial, error)
         for guest in list(self._guests):
             guest.link.close()
 
@@ -132,24 +134,26 @@ class LocalDoor:
 
     # The clients' side
 
-    def submit(self, guest: Guest, ask: frames.Ask) -> None:
+    def submit(self, guest: Guest, asked: Asked) -> None:
         """Take a request to the engine. Raises WireError."""
         if self._is_draining:
             raise self._no_room("the server is shutting down", Reason.SHUTTING_DOWN)
         if len(guest.serials) >= self.limits.requests_max:
             raise self._no_room(f"{len(guest.serials)} requests of this client are under way, the limit")
-        contract = self._contract(ask.model, ask.version)
-        infer = understand(_head_of(ask), 0, contract)
-        stays = not any(part.datatype in NEEDS_CHECK for part in infer.parts)
-        region = None if stays else self._take_in(guest, infer)
-        inputs = refs(infer, self._arena, region) if region is not None else _refs_in_place(infer, guest)
+        if self._access is not None:
+            shown = asked.authorization.encode() if type(asked) is frames.Relay else b""
+            self._access.check_infer(shown or None, asked.model)
+        contract = self._contract(asked.model, asked.version)
+        infer = understood(asked, contract)
+        region = None if stays(asked, infer) else self._take_in(guest, asked, infer)
+        inputs = refs(infer, self._arena, region) if region is not None else refs_in_place(asked, infer, guest)
         now_ns = self._clock.now_ns()
         spec = contract.spec
         request = Request(
             id=next(self._ids),
             model=spec.id,
             arrival_ns=now_ns,
-            deadline_ns=min(now_ns + (infer.timeout_ns or spec.slo_ns), FOREVER_NS),
+            deadline_ns=min(now_ns + (infer.timeout_ns or asked.timeout_us * US or spec.slo_ns), FOREVER_NS),
             rows=infer.rows,
             priority=infer.priority or spec.priority,
             form=infer.form,
@@ -157,10 +161,12 @@ class LocalDoor:
             region=region,
             outputs=infer.names,
         )
-        question = Question(guest, ask, contract, infer, region)
+        question = Question(guest, asked, contract, infer, region)
         question.request = request
         self._waiting[request.id] = question
-        guest.serials[ask.serial] = request.id
+        guest.serials[asked.serial] = request.id
+        if self._join_trace is not None and type(asked) is frames.Relay and asked.traceparent:
+            self._join_trace(request.id, asked.traceparent)
         self._post(Arrived(request=request))
 
     def cancel(self, guest: Guest, serial: int) -> None:
@@ -186,7 +192,7 @@ class LocalDoor:
         elif len(self._guests) > self.limits.connections_max:
             guest.turn_away(self._no_room("too many connections"))
 
-    def _take_in(self, guest: Guest, infer: Infer) -> int:
+    def _take_in(self, guest: Guest, asked: Asked, infer: Infer) -> int:
         """Copy a request's inputs into the arena. Raises WireError, and then nothing is held."""
         region = self._arena.allocate(infer.nbytes or 1)
         if region is None:
@@ -195,7 +201,7 @@ class LocalDoor:
                 HTTPStatus.SERVICE_UNAVAILABLE, words, reason="no_room", retry_after_ns=self.limits.retry_after_ns
             )
         try:
-            borrow(infer, self._arena.view(region, infer.nbytes or 1), guest.read)
+            take_in(asked, infer, guest, self._arena.view(region, infer.nbytes or 1), self._regions.read)
         except WireError:
             self._arena.release(region)
             raise
@@ -224,72 +230,36 @@ class LocalDoor:
         if question is None:
             return
         guest = question.guest
-        del guest.serials[question.ask.serial]
+        del guest.serials[question.asked.serial]
         if guest.link.is_open:
             try:
                 self._answer(question, reply)
             except WireError as error:
-                guest.refuse(question.ask.serial, error)
+                guest.refuse(question.asked.serial, error)
         if question.region is not None:
             self._arena.release(question.region)  # after the answer: an output may lie in the request's own region
         if self._is_draining and not self._waiting:
             self._drained.set()
 
     def _answer(self, question: Question, reply: Reply) -> None:
-        outcome, has_timing = reply.outcome, question.ask.has_timing
+        outcome, has_timing = reply.outcome, question.infer.wish.has_timing
         is_late = outcome is Outcome.LATE and self._late_answers
         if outcome is not Outcome.IN_TIME and not is_late:
             raise error_of(reply, question.request, self._clock.now_ns(), self.limits.retry_after_ns)
+        if type(question.asked) is frames.Relay:
+            self._answer_relay(question, reply)
+            return
         timing = None
         if is_late or has_timing:
-            timing = _spent(outcome, reply.timing, reply.request_id) if has_timing else frames.Spent(outcome.value)
+            timing = spent(outcome, reply.timing, reply.request_id) if has_timing else frames.Spent(outcome.value)
         question.guest.answer(question, reply, self._outputs, timing)
 
-
-def _refs_in_place(infer: Infer, guest: Guest) -> tuple[TensorRef, ...]:
-    """A request's inputs in the client's own memory. Raises WireError for those that do not lie there."""
-    found = []
-    for part in infer.parts:
-        assert part.source is not None, "all inputs of this door lie somewhere"
-        guest.check(part.source)
-        found.append(
-            TensorRef(
-                name=part.name,
-                datatype=part.datatype,
-                shape=part.shape,
-                segment=guest.segment,
-                offset=part.source.offset,
-                nbytes=part.nbytes,
-            )
-        )
-    return tuple(found)
-
-
-def _spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.Spent:
-    told = timing_parameters(outcome, timing, request_id)
-    return frames.Spent(
-        outcome=told.slotwise_outcome,
-        queue_us=told.slotwise_queue_us,
-        wait_us=told.slotwise_wait_us,
-        execution_us=told.slotwise_execution_us,
-        executor=told.slotwise_executor,
-        batch_rows=told.slotwise_batch_rows,
-        attempts=told.slotwise_attempts,
-        prediction_error_us=told.slotwise_prediction_error_us,
-        request=told.slotwise_request,
-    )
-
-
-def _head_of(ask: frames.Ask) -> Head:
-    """The request in the protocol's own form, so that one piece of code checks it whatever its way."""
-    inputs = [
-        Input(
-            tensor.name,
-            tensor.datatype,
-            list(tensor.shape),
-            InputParameters("", tensor.offset, tensor.nbytes),
-        )
-        for tensor in ask.inputs
-    ]
-    parameters = Parameters(ask.timeout_us, ask.priority, binary_data_output=True)
-    return Head(inputs, parameters=parameters, outputs=[Output(name) for name in ask.outputs])
+    def _answer_relay(self, question: Question, reply: Reply) -> None:
+        wish, parameters = question.infer.wish, None
+        if wish.has_timing:
+            parameters = timing_parameters(reply.outcome, reply.timing, reply.request_id)
+        elif reply.outcome is Outcome.LATE:
+            parameters = timing_parameters(reply.outcome, None)
+        read, write = self._outputs.read, self._regions.write
+        laid = lay_answer(wish, question.contract, reply.outputs, read, write, parameters)
+        question.guest.answer_relay(question.asked.serial, laid)
