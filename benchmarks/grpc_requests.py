@@ -1,7 +1,7 @@
 """What the gRPC door adds to a bare call of the runtime, and what it takes: tiny requests on 1 and 16 connections.
 
 A network of 8 us behind a real server (one executor on core 1), asked by gRPC's own client, which sends and takes bytes
-that are messages already: no message is made or read on its side. Closed loop, one request under way on each connection.
+that are messages already: none is made or read on its side. Closed loop, one request under way on each connection.
 The processor time is that of the server alone, by process: `door` is the gRPC door's. What the door adds is p50 on one
 connection less p50 of the bare call. With 16 connections the client is as busy as the door, on the same two cores, and
 the latency says more about both than about either.

@@ -35,7 +35,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     """What all frames have in common: how they are encoded."""
 
 
-class Tensor(msgspec.Struct, array_like=True, gc=False):
+class Tensor(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Bytes of shared memory, and what they are."""
 
     name: Name

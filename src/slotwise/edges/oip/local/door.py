@@ -29,7 +29,16 @@ from slotwise.edges.oip.answers import error_of, lay_answer, timing_parameters
 from slotwise.edges.oip.codec import Bounds, Contract, Infer, refs
 from slotwise.edges.oip.errors import WireError
 from slotwise.edges.oip.exchange import JoinTrace
-from slotwise.edges.oip.local.forms import Asked, refs_in_place, spent, stays, take_in, understood
+from slotwise.edges.oip.local.forms import (
+    Asked,
+    priority_of,
+    refs_in_place,
+    spent,
+    stays,
+    take_in,
+    understood,
+    wants_timing,
+)
 from slotwise.edges.oip.local.guest import Guest, LentMemory, Question
 from slotwise.edges.oip.management import spec_of
 from slotwise.edges.oip.regions import Regions
@@ -145,6 +154,7 @@ class LocalDoor:
             self._access.check_infer(shown or None, asked.model)
         contract = self._contract(asked.model, asked.version)
         infer = understood(asked, contract)
+        priority = priority_of(asked, infer)
         region = None if stays(asked, infer) else self._take_in(guest, asked, infer)
         inputs = refs(infer, self._arena, region) if region is not None else refs_in_place(asked, infer, guest)
         now_ns = self._clock.now_ns()
@@ -155,7 +165,7 @@ class LocalDoor:
             arrival_ns=now_ns,
             deadline_ns=min(now_ns + (infer.timeout_ns or asked.timeout_us * US or spec.slo_ns), FOREVER_NS),
             rows=infer.rows,
-            priority=infer.priority or spec.priority,
+            priority=priority or spec.priority,
             form=infer.form,
             inputs=inputs,
             region=region,
@@ -242,7 +252,7 @@ class LocalDoor:
             self._drained.set()
 
     def _answer(self, question: Question, reply: Reply) -> None:
-        outcome, has_timing = reply.outcome, question.infer.wish.has_timing
+        outcome, has_timing = reply.outcome, wants_timing(question.asked, question.infer)
         is_late = outcome is Outcome.LATE and self._late_answers
         if outcome is not Outcome.IN_TIME and not is_late:
             raise error_of(reply, question.request, self._clock.now_ns(), self.limits.retry_after_ns)

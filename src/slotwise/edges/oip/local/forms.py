@@ -11,6 +11,7 @@ from collections.abc import Callable
 from slotwise.edges.local import frames
 from slotwise.edges.oip.answers import timing_parameters
 from slotwise.edges.oip.codec import (
+    HEADS_MAX,
     Contract,
     Filler,
     Head,
@@ -25,9 +26,12 @@ from slotwise.edges.oip.codec import (
     understand,
 )
 from slotwise.edges.oip.datatypes import NEEDS_CHECK
+from slotwise.edges.oip.errors import bad
 from slotwise.edges.oip.local.guest import Guest
-from slotwise.facts.types import Outcome, TensorRef, Timing
+from slotwise.facts.types import PRIORITY_LOWEST, Outcome, TensorRef, Timing
 
+TENSORS_KNOWN_MAX = 16
+"""Questions with more are not remembered, as they are long."""
 Asked = frames.Ask | frames.Relay
 Read = Callable[[Place, memoryview], None]
 
@@ -37,7 +41,32 @@ def understood(asked: Asked, contract: Contract) -> Infer:
     if type(asked) is frames.Relay:
         return decode(asked.head, asked.nbytes, contract)
     assert type(asked) is frames.Ask, "there are two kinds"
-    return understand(_head_of(asked), 0, contract)
+    # A client that uses its arrays again asks the same but for the serial and the time that is left.
+    key = (asked.inputs, asked.outputs)
+    known = contract.known.get(key)
+    if known is None:
+        known = understand(_head_of(asked), 0, contract)
+        if len(asked.inputs) + len(asked.outputs) <= TENSORS_KNOWN_MAX:
+            if len(contract.known) >= HEADS_MAX:
+                contract.known.clear()
+            contract.known[key] = known
+    return known
+
+
+def priority_of(asked: Asked, infer: Infer) -> int:
+    """The priority that was asked for; 0 where the model's holds. Raises WireError for one that there is not."""
+    if type(asked) is not frames.Ask:
+        return infer.priority
+    if asked.priority > PRIORITY_LOWEST:
+        raise bad(
+            f"priority {asked.priority} is not there; it is 1, the highest, to {PRIORITY_LOWEST}, or 0 for the model's"
+        )
+    return asked.priority
+
+
+def wants_timing(asked: Asked, infer: Infer) -> bool:
+    """Whether the answer is to tell how the time was spent."""
+    return asked.has_timing if type(asked) is frames.Ask else infer.wish.has_timing
 
 
 def stays(asked: Asked, infer: Infer) -> bool:
@@ -107,7 +136,7 @@ def spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.Sp
 
 
 def _head_of(ask: frames.Ask) -> Head:
-    """The request in the protocol's own form, so that one piece of code checks it whatever its way."""
+    """The tensors in the protocol's own form, so that one piece of code checks them whatever their way."""
     inputs = [
         Input(
             tensor.name,
@@ -117,5 +146,5 @@ def _head_of(ask: frames.Ask) -> Head:
         )
         for tensor in ask.inputs
     ]
-    parameters = Parameters(ask.timeout_us, ask.priority, binary_data_output=True, slotwise_timing=ask.has_timing)
-    return Head(inputs, parameters=parameters, outputs=[Output(name) for name in ask.outputs])
+    outputs = [Output(name) for name in ask.outputs]
+    return Head(inputs, parameters=Parameters(binary_data_output=True), outputs=outputs)

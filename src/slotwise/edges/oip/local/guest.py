@@ -102,6 +102,11 @@ class Guest:
 
     # The link's side
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has more than one question under way."""
+        return len(self.serials) > 1
+
     def take(self, data: bytes, descriptors: list[int]) -> None:
         """One frame."""
         try:
