@@ -9,7 +9,6 @@ import asyncio
 import gc
 import itertools
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,14 +30,14 @@ from slotwise.config import (
 )
 from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
 from slotwise.edges.fleets.settings import CoreSlice
-from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
+from slotwise.edges.local.limits import LocalLimits
 from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
 from slotwise.edges.oip.access import Access, read_grants
 from slotwise.edges.oip.grpc.keeper import DoorKeeper, DoorStatus
-from slotwise.edges.oip.grpc.limits import DoorSettings
+from slotwise.edges.oip.grpc.limits import DoorSettings, gate_limits
 from slotwise.edges.oip.http import HttpDoor
 from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics
 from slotwise.edges.oip.management import Identity
@@ -53,12 +52,11 @@ from slotwise.engine.clock import RealClock
 from slotwise.engine.fronts import Fronts
 from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
-from slotwise.engine.ports import NO_SHAPES, Front, Inspection, ModelStatus, Recorder
+from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
 from slotwise.engine.statistics import Statistics
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
-from slotwise.facts.types import ModelSpec, TensorSpec
-from slotwise.facts.units import MS
+from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
@@ -74,11 +72,7 @@ STATUS_PATH = "/v2/slotwise/status"
 """Where a server tells how it stands."""
 GRPC_DOOR = "grpc"
 """The gRPC door among the processes whose memory is told."""
-HERE = "127.0.0.1"
-"""Where whatever is for nobody else would listen."""
 SETTLE_POLL_S = 0.02
-GATE_CONNECTIONS_MAX = 4
-"""The gRPC door has one connection; its successor may come before the end of its own has been noticed."""
 
 
 @value
@@ -140,7 +134,9 @@ class LiveSystem:
         self.door = self._make_door(tls, request_ids)
         self.local = self._make_local(request_ids, config.local) if config.local_socket else None
         self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
-        self.gate = self._make_local(request_ids, _gate_limits(config), self.door.access) if self.grpc else None
+        self.gate = (
+            self._make_local(request_ids, gate_limits(config.grpc_door), self.door.access) if self.grpc else None
+        )
         """Where the gRPC door asks: a local door of its own, which judges what each of its clients has shown."""
         self._journal_file = _journal_file(config)
         self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
@@ -148,7 +144,7 @@ class LiveSystem:
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=_front([door for door in (self.door, self.gate, self.local) if door is not None]),
+            front=Fronts.of(self.door, self.gate, self.local),
             recorders=[*self._recorders(), *recorders],
             on_failure=self._fail,
         )
@@ -201,6 +197,12 @@ class LiveSystem:
         for keeper in (self._logs, self._traces):
             if keeper is not None:
                 await asyncio.to_thread(keeper.close)
+
+    def hurry(self) -> None:
+        """While it closes: wait no longer for requests under way; they are told that nobody did."""
+        for door in (self.door, self.gate, self.local):
+            if door is not None:
+                door.hurry()
 
     async def reload(self) -> None:
         """Read the file of tokens and what has changed in the repository. Raises AccessError or ModelError."""
@@ -347,69 +349,6 @@ class LiveSystem:
             is_loading = any(executor.loads for executor in self.controller.view.executors.values())
 
 
-class ModelReport(msgspec.Struct, frozen=True):
-    """What measuring one version of a model has shown, or why it could not be measured."""
-
-    model: str
-    error: str = ""
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    batchable: bool = False
-    batch_max: int = 1
-    memory_mib: float = 0.0
-    load_ms: float = 0.0
-    slo_ms: float = 0.0
-    rows: tuple[int, ...] = ()
-    run_ms: tuple[float, ...] = ()
-    """Processor time of a batch of `rows[i]`."""
-    wall_ms: tuple[float, ...] = ()
-
-
-async def measured(config: Config, progress: Progress | None = None) -> list[ModelReport]:
-    """Measure every model of a repository, whatever was measured before. Raises as `LiveSystem` does."""
-    with tempfile.TemporaryDirectory(prefix="slotwise-") as cache:
-        apart = msgspec.structs.replace(
-            config,
-            cache=cache,
-            journal="",
-            tls=Tls(),
-            logs=Logs(),
-            traces=Traces(),
-            host=HERE,
-            http_port=0,
-            grpc=False,
-            local_socket="",
-        )
-        system = LiveSystem(apart, progress=progress)
-        try:
-            await system.fleet.start()
-            await system.registry.open()
-            return [_model_report(status) for status in system.registry.index()]
-        finally:
-            await system.close()
-
-
-def _model_report(status: ModelStatus) -> ModelReport:
-    name = f"{status.name}/{status.version}"
-    spec = status.spec
-    if spec is None:
-        return ModelReport(model=name, error=status.reason)
-    profile = spec.profile
-    return ModelReport(
-        model=name,
-        inputs=spec.inputs,
-        outputs=spec.outputs,
-        batchable=spec.batchable,
-        batch_max=spec.batch_max,
-        memory_mib=profile.memory_bytes / MIB,
-        load_ms=profile.load_ns / MS,
-        slo_ms=spec.slo_ns / MS,
-        rows=profile.rows,
-        run_ms=tuple(ns / MS for ns in profile.run_ns),
-        wall_ms=tuple(ns / MS for ns in profile.wall_ns),
-    )
-
-
 def slices(config: Config) -> list[CoreSlice]:
     """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
     there = core_slices.available()
@@ -435,22 +374,6 @@ def _grpc_settings(config: Config) -> DoorSettings:
         tls=config.tls if config.tls.certificate else None,
         limits=config.grpc_door,
     )
-
-
-def _gate_limits(config: Config) -> LocalLimits:
-    limits = config.grpc_door
-    return LocalLimits(
-        connections_max=GATE_CONNECTIONS_MAX,
-        requests_max=limits.requests_max,
-        memory_bytes_max=limits.memory_bytes,
-        outputs_bytes=limits.outputs_bytes,
-        frame_bytes_max=FRAME_BYTES_MOST,
-        retry_after_ns=limits.retry_after_ns,
-    )
-
-
-def _front(doors: Sequence[Front]) -> Front:
-    return Fronts(doors) if len(doors) > 1 else doors[0]
 
 
 def journal_header(config: Config) -> dict[str, object]:

@@ -17,7 +17,7 @@ import typer
 from slotwise import __version__, simulation
 from slotwise import config as configs
 from slotwise import top as tops
-from slotwise.app import LiveSystem, ModelReport, controller_of, measured
+from slotwise.app import LiveSystem, controller_of
 from slotwise.audit import audit
 from slotwise.client import ClientError
 from slotwise.demo import show as shows
@@ -30,6 +30,7 @@ from slotwise.engine.journal import JournalError, read_header, replay
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.explain import words
 from slotwise.explain.journal import explanations
+from slotwise.measuring import ModelReport, measured
 from slotwise.policy.presets import PresetError
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.terminal import (
@@ -158,7 +159,7 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     say(f"configuration: {configs.printed(config)}")
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
-        _stop_when_told(system.stopped, stop_at_eof)
+        _stop_when_told(system, stop_at_eof)
         _reload_when_told(system)
         try:
             await _start(system)
@@ -168,18 +169,25 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     if not system.stopped.is_set():
         _announce(system)
         await system.stopped.wait()
-    say("stopping: answering what is under way")
+    say("stopping: answering what is under way; a second signal ends that")
     await system.close()
     if system.failure is not None:
         raise system.failure
 
 
-def _stop_when_told(stopped: asyncio.Event, at_eof: bool) -> None:
+def _stop_when_told(system: LiveSystem, at_eof: bool) -> None:
+    """A first signal stops the server when it has answered what is under way; a second one does not wait for that."""
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if system.stopped.is_set():
+            system.hurry()
+        system.stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop)
     if at_eof:
-        call_at_eof(loop, stopped.set)
+        call_at_eof(loop, system.stopped.set)
 
 
 def _reload_when_told(system: LiveSystem) -> None:

@@ -337,7 +337,7 @@ class System(Behind):
             clock=self.clock,
             controller=self.controller,
             fleet=NoFleet(),
-            front=self.door if self.gate is None else Fronts((self.door, self.gate)),
+            front=Fronts.of(self.door, self.gate),
             recorders=[self.statistics],
         )
         self.port = 0

@@ -47,6 +47,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.workload",
         "slotwise.edges.oip.codec",
         "slotwise.edges.oip.datatypes",
+        "slotwise.edges.oip.grpc.inference_pb2",
         "slotwise.edges.local",
         "slotwise.edges.store",
     ),
@@ -61,6 +62,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.top": ("slotwise.facts", "slotwise.edges.metrics"),
     "slotwise.config": ("slotwise.edges", "slotwise.policy.controller"),
     "slotwise.app": ("slotwise",),
+    "slotwise.measuring": ("slotwise.app", "slotwise.config", "slotwise.edges", "slotwise.engine", "slotwise.facts"),
     "slotwise.simulation": ("slotwise",),
     "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
     "slotwise.terminal": (),
@@ -130,7 +132,7 @@ EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
 
 HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
-    "grpc": ("slotwise.edges.oip.grpc",),
+    "grpc": ("slotwise.edges.oip.grpc", "slotwise.client.grpc"),
     "grpc_health": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),
     "matplotlib": ("slotwise.edges.plots",),
@@ -146,6 +148,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.top",
         "slotwise.app",
         "slotwise.config",
+        "slotwise.measuring",
         "slotwise.simulation",
         "slotwise.terminal",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
+from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.grpc.keeper import DoorKeeper
-from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits
+from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits, gate_limits
 from slotwise.edges.oip.grpc.service import NAME
 from slotwise.edges.oip.limits import Limits
 from tests.edges.echo import HOST, WAIT_S_MAX, System, serving
@@ -47,17 +47,22 @@ class Door:
 
 
 @contextmanager
-def opened(limits: GrpcLimits = GRPC_LIMITS, server_limits: Limits = LIMITS, **changes: object) -> Iterator[Door]:
+def opened(
+    limits: GrpcLimits = GRPC_LIMITS,
+    server_limits: Limits = LIMITS,
+    grants: Sequence[Grant] | None = None,
+    **changes: object,
+) -> Iterator[Door]:
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
     keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
-    gate_limits = LocalLimits(outputs_bytes=limits.outputs_bytes, frame_bytes_max=FRAME_BYTES_MOST)
     with serving(
         server_limits,
         arena_bytes=512 << 20,
         local_path=keeper.upstream,
         gate_path=keeper.channel,
-        gate_limits=gate_limits,
+        gate_limits=gate_limits(limits),
+        grants=grants,
     ) as system:
         door = Door(system, keeper)
         try:

@@ -268,6 +268,7 @@ class Channel:
         self._unsent.clear()
         self._take_released()
         self._outputs = memoryview(b"")
-        lost = unavailable("the server has closed the connection without an answer", self._retry_after_ns)
+        words = "the server has closed the connection without an answer"
+        lost = unavailable(words, self._retry_after_ns, "connection_lost")
         for serial in list(self._asked):
             self._end(serial, lost)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
 from slotwise.edges.oip.tls import Tls
 from slotwise.facts.limits import check_limits
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 MIB = 1 << 20
+GATE_CONNECTIONS_MAX = 4
+"""The gRPC door has one connection; its successor may come before the end of its own has been noticed."""
 
 
 @value
@@ -73,3 +76,15 @@ class Ready(msgspec.Struct, frozen=True):
 
     port: int = 0
     error: str = ""
+
+
+def gate_limits(limits: GrpcLimits) -> LocalLimits:
+    """Those of the local door that the gRPC door has to itself."""
+    return LocalLimits(
+        connections_max=GATE_CONNECTIONS_MAX,
+        requests_max=limits.requests_max,
+        memory_bytes_max=limits.memory_bytes,
+        outputs_bytes=limits.outputs_bytes,
+        frame_bytes_max=FRAME_BYTES_MOST,
+        retry_after_ns=limits.retry_after_ns,
+    )

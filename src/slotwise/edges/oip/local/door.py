@@ -133,6 +133,10 @@ class LocalDoor:
         for guest in list(self._guests):
             guest.link.close()
 
+    def hurry(self) -> None:
+        """Let `stop` wait no longer."""
+        self._drained.set()
+
     def statistics(self) -> LocalStatistics:
         """A snapshot."""
         return LocalStatistics(
