@@ -122,7 +122,8 @@ def test_a_second_signal_ends_the_wait_for_what_is_under_way(root: Path, wait_un
             far = http.async_infer("endless", [asked])
             wait_for_in_flight(server, 2)
             server.process.send_signal(signal.SIGINT)
-            wait_until(lambda: not http.is_server_ready())
+            with tritonclient.http.InferenceServerClient(server.http) as watcher:
+                wait_until(lambda: not watcher.is_server_ready())
             assert server.process.poll() is None, "it waits"
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(15) == 0
