@@ -1,4 +1,4 @@
-"""One client for every way to a server: the same questions over HTTP, gRPC and shared memory, by future and by callback.
+"""One client for every way to a server: the same over HTTP, gRPC and shared memory, by future and by callback.
 
 The model is emulated: it waits out a profile of 2 ms and answers zeros, so the example needs no model file. The server
 wants tokens; a local socket does not ask for one, since it is open to the server's own user alone.

@@ -6,7 +6,7 @@ import itertools
 import mmap
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from slotwise.client import Array
 from slotwise.client.local import receive
 from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
+from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.codec import Bounds
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.local.door import LocalDoor
@@ -35,7 +36,7 @@ class LocalSystem(Behind):
 
     door: LocalDoor
 
-    def __init__(self, limits: LocalLimits, late_answers: bool) -> None:
+    def __init__(self, limits: LocalLimits, late_answers: bool, grants: Sequence[Grant] | None) -> None:
         super().__init__(256 << 20)
         self.memories = EchoMemories(self.arena)
         self.door = LocalDoor(
@@ -51,6 +52,7 @@ class LocalSystem(Behind):
             request_ids=itertools.count(1),
             server="test",
             regions=Regions(Limits()),
+            access=None if grants is None else Access(grants, self.clock),
             late_answers=late_answers,
         )
         self.engine = Engine(
@@ -72,11 +74,17 @@ class LocalSystem(Behind):
 
 
 @contextmanager
-def serving(path: Path, limits: LocalLimits = LOCAL_LIMITS, *, late_answers: bool = False) -> Iterator[LocalSystem]:
+def serving(
+    path: Path,
+    limits: LocalLimits = LOCAL_LIMITS,
+    *,
+    late_answers: bool = False,
+    grants: Sequence[Grant] | None = None,
+) -> Iterator[LocalSystem]:
     """A system that listens at a path."""
 
     async def begin() -> LocalSystem:
-        system = LocalSystem(limits, late_answers)
+        system = LocalSystem(limits, late_answers, grants)
         system.path = str(path)
         system.door.start(system.path)
         return system

@@ -30,6 +30,19 @@ CLIENT_FRAMES = st.one_of(
         NAMES,
         st.lists(COUNTS, max_size=3).map(tuple),
     ),
+    st.builds(
+        frames.Relay,
+        COUNTS,
+        NAMES,
+        NAMES,
+        st.binary(max_size=20),
+        COUNTS,
+        COUNTS,
+        COUNTS,
+        NAMES,
+        NAMES,
+        st.lists(COUNTS, max_size=3).map(tuple),
+    ),
     st.builds(frames.Release, st.lists(COUNTS, max_size=3).map(tuple)),
     st.builds(frames.Cancel, COUNTS),
 )
@@ -45,6 +58,7 @@ SERVER_FRAMES = st.one_of(
         st.none() | SPENT,
         NAMES,
     ),
+    st.builds(frames.Relayed, COUNTS, st.binary(max_size=20), COUNTS, st.none() | COUNTS),
     st.builds(
         frames.Refusal,
         st.none() | COUNTS,
@@ -79,7 +93,7 @@ def test_bytes_that_are_no_frame_are_refused(data: bytes) -> None:
             decode(b"\x01" + data)
 
 
-@given(st.sampled_from([1, 2, 3, 4, 16, 17, 18]), st.lists(ANYTHING, max_size=11))
+@given(st.sampled_from([1, 2, 3, 4, 5, 16, 17, 18, 19]), st.lists(ANYTHING, max_size=11))
 def test_fields_of_the_wrong_kind_are_refused(tag: int, fields: list[object]) -> None:
     data = b"\x01" + msgspec.msgpack.encode([tag, *fields])
     for decode in (frames.decode_client, frames.decode_server):
