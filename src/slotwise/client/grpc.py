@@ -17,11 +17,11 @@ import grpc
 import msgspec
 import numpy as np
 
+import slotwise.edges.oip.grpc.inference_pb2 as pb
 from slotwise.client.errors import ClientError, ConnectionLost, NoAnswer, ServerFault, Unreachable
 from slotwise.client.question import Asker, Question
 from slotwise.client.wire import DTYPES, Array, InferResult, Timing, elements_as_array, error_for, packed, shown_of
 from slotwise.edges.oip.datatypes import BYTES, TensorFault
-from slotwise.edges.oip.grpc import inference_pb2 as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 ANSWER_S_MAX = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import mmap
 import os
 import random
@@ -21,7 +20,6 @@ from slotwise.client import Array
 from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LocalLimits
 from slotwise.edges.local.listener import ListenError
-from slotwise.edges.oip.access import Grant
 from slotwise.edges.store.files import make_memory
 from tests.conftest import WaitUntil
 from tests.edges.local.conftest import LIMITS
@@ -53,83 +51,6 @@ def test_an_answer_lies_in_the_memory_that_the_server_lends(bare: Bare) -> None:
     told = (answer.timing.outcome, answer.timing.wait_us, answer.timing.execution_us, answer.timing.executor)
     assert told == ("in_time", 2, 3, "cpu:0")
     np.testing.assert_array_equal(output(bare, answer), ROW)
-
-
-# What is relayed for others
-
-
-def head_of(*inputs: tuple[str, str, Array], **parameters: object) -> bytes:
-    told = [
-        {"name": name, "datatype": kind, "shape": array.shape, "parameters": {"binary_data_size": array.nbytes}}
-        for name, kind, array in inputs
-    ]
-    return msgspec.json.encode({"inputs": told, "parameters": {"binary_data_output": True, **parameters}})
-
-
-def relayed(bare: Bare) -> tuple[dict[str, object], bytes]:
-    heard = bare.hear()
-    assert isinstance(heard, frames.Relayed), heard
-    data = b"" if heard.region is None else os.pread(bare.outputs_fd, heard.nbytes, heard.region)
-    return msgspec.json.decode(heard.head), data
-
-
-def test_a_relayed_request_is_read_where_it_lies_and_answered_in_the_protocols_own_form(
-    system: LocalSystem, bare: Bare
-) -> None:
-    bare.hello()
-    bare.put(ROW, 192)
-    bare.say(frames.Relay(3, "echo", "1", head_of(("x", "FP32", ROW)), 192, ROW.nbytes, timeout_us=7_000_000))
-    head, data = relayed(bare)
-    assert (head["model_name"], head["model_version"]) == ("echo", "1")
-    assert data == ROW.tobytes()
-    request = system.controller.requests[-1]
-    assert request.region is None, "nothing was copied"
-    assert request.deadline_ns - request.arrival_ns == 7_000_000_000
-
-
-def test_what_must_be_checked_of_a_relayed_request_is_copied_and_checked(bare: Bare) -> None:
-    bare.hello()
-    good = np.frombuffer(b"\x02\x00\x00\x00ab\x00\x00\x00\x00", np.uint8)
-    head = msgspec.json.decode(head_of(("t", "BYTES", good)))
-    head["inputs"][0]["shape"] = [2]
-    for serial, content in enumerate((good.tobytes(), b"\x09" + good.tobytes()[1:])):
-        bare.memory[: len(content)] = content
-        bare.say(frames.Relay(serial, "text", "", msgspec.json.encode(head), 0, len(content)))
-    assert relayed(bare)[1] == good.tobytes()
-    assert bare.refusal().status == 400
-
-
-@pytest.mark.parametrize(
-    ("offset", "nbytes", "complaint"),
-    [
-        (MEMORY_BYTES, ROW.nbytes, "not in the client's memory"),
-        (32, ROW.nbytes, "multiple of 64"),
-        (0, ROW.nbytes + 1, "announce"),
-    ],
-)
-def test_a_relayed_request_whose_data_are_not_there_is_refused(
-    bare: Bare, offset: int, nbytes: int, complaint: str
-) -> None:
-    bare.hello()
-    bare.say(frames.Relay(1, "echo", "", head_of(("x", "FP32", ROW)), offset, nbytes))
-    refusal = bare.refusal()
-    assert refusal.status == 400
-    assert complaint in refusal.error
-
-
-def test_a_door_with_rights_asks_for_them_whatever_the_frame(tmp_path: Path) -> None:
-    digest = hashlib.sha256(b"secret").hexdigest()
-    grants = [Grant(name="one", sha256=digest, models=("echo",))]
-    with serving(tmp_path / "socket", grants=grants) as system, Bare(system.path) as bare:
-        bare.hello()
-        bare.say(ask(1, "echo", bare.put(ROW)))
-        assert bare.refusal().status == 401
-        for serial, (model, shown) in enumerate(
-            (("echo", "Bearer secret"), ("echo", "Bearer none"), ("m", "Bearer secret"))
-        ):
-            bare.say(frames.Relay(serial, model, "", head_of(("x", "FP32", ROW)), 0, ROW.nbytes, authorization=shown))
-        assert relayed(bare)[1] == ROW.tobytes()
-        assert [bare.refusal().status for _ in range(2)] == [401, 403]
 
 
 def test_a_priority_that_there_is_not_is_refused(bare: Bare) -> None:
