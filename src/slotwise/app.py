@@ -190,6 +190,7 @@ class LiveSystem:
         if self.grpc is not None:
             doors.append(self.grpc.stop())
         await asyncio.gather(*doors)
+        self.door.regions.unregister()
         await self.fleet.close()
         self.arena.close()
         if self._journal_file is not None:

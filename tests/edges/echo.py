@@ -269,9 +269,13 @@ class Behind:
 
         async def stop() -> None:
             await asyncio.gather(*(door.stop(patience_s) for door in (self.door, self.gate) if door is not None))
+            self.end()
 
         future = asyncio.run_coroutine_threadsafe(stop(), self.loop)
         return lambda: future.result(WAIT_S_MAX)
+
+    def end(self) -> None:
+        """What follows once every door has stopped."""
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)  # made after the door, which it needs
@@ -341,6 +345,9 @@ class System(Behind):
             recorders=[self.statistics],
         )
         self.port = 0
+
+    def end(self) -> None:
+        self.door.regions.unregister()
 
     @property
     def address(self) -> tuple[str, int]:

@@ -179,14 +179,16 @@ class HttpDoor:
         return next(iter(self._management_ports), None)
 
     async def stop(self, patience_s: float) -> None:
-        """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so."""
+        """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so.
+
+        Regions stay, for other doors write to them as well; whoever stops the last door unregisters them.
+        """
         self._is_draining = True
         if self._waiting:
             with contextlib.suppress(TimeoutError):  # what it means is told to each client below
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for request_id, exchange in list(self._waiting.items()):
             self._abandon(request_id, exchange)
-        self.regions.unregister()
         if self._server is None or self._serving is None:
             return
         if self._local is not None:
