@@ -103,7 +103,9 @@ async def _run(server: Server, calls: list[grpc.aio.UnaryUnaryMultiCallable], re
     before = processes.cpu_s(server.pid)
     await asyncio.gather(*map(ask, calls))
     after = processes.cpu_s(server.pid)
-    cpu_us = {role: (after[role] - before[role]) / len(took_us) * 1e6 for role in (*processes.ROLES, processes.DOOR)}
+    cpu_us = {
+        role: (after[role] - before[role]) / len(took_us) * 1e6 for role in (*processes.ROLES, processes.GRPC_DOOR)
+    }
     return Run(took_us, cpu_us, seconds)
 
 
@@ -118,7 +120,7 @@ def _add(report: Report, connections: int, runs: list[Run]) -> None:
     report.add(
         connections=connections,
         cpu_us=median([run.total_us for run in runs]),
-        door_us=median([run.cpu_us[processes.DOOR] for run in runs]),
+        door_us=median([run.cpu_us[processes.GRPC_DOOR] for run in runs]),
         front_us=median([run.cpu_us["front"] for run in runs]),
         executor_us=median([run.cpu_us["executors"] for run in runs]),
         per_s=round(middle([len(run.took_us) / run.seconds for run in runs])),

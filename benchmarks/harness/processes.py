@@ -9,17 +9,21 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ROLES = ("front", "zygote", "executors")
 """A server's process, its child, and that one's children."""
-DOOR = "door"
-"""The gRPC door, another child, where there is one."""
-_DOOR_WORD = b"slotwise.grpc_door"
+GRPC_DOOR = "grpc_door"
+"""The other child, where gRPC is served."""
 
 
 def cpu_s(pid: int) -> Counter[str]:
     """Processor time of a server so far, user and system, by the role of its processes."""
     used: Counter[str] = Counter()
-    for process, depth in _tree(pid).items():
-        used[_role(process, depth)] += own_cpu_s(process)
+    for process, role in roles(pid).items():
+        used[role] += own_cpu_s(process)
     return used
+
+
+def roles(pid: int) -> dict[int, str]:
+    """The processes of a server, each with its role."""
+    return {process: _role(process, depth) for process, depth in _tree(pid).items()}
 
 
 def own_cpu_s(pid: int) -> float:
@@ -30,29 +34,23 @@ def own_cpu_s(pid: int) -> float:
 
 def pss_bytes(pid: int) -> dict[int, tuple[str, int]]:
     """Proportional share of memory of each of a server's processes, with its role."""
-    found = {process: (_role(process, depth), own_pss_bytes(process)) for process, depth in _tree(pid).items()}
+    found = {process: (role, own_pss_bytes(process)) for process, role in roles(pid).items()}
     return {process: (role, nbytes) for process, (role, nbytes) in found.items() if nbytes is not None}
 
 
-def own_pss_bytes(pid: int) -> int | None:
-    """Proportional share of memory of one process; None if it is gone."""
+def own_pss_bytes(pid: int, kind: str = "Pss") -> int | None:
+    """Proportional share of memory of one process, or of one kind of it, as `Pss_Anon`; None if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:")), None)
 
 
 def _role(pid: int, depth: int) -> str:
-    return DOOR if depth == 1 and _DOOR_WORD in _words(pid) else ROLES[min(depth, len(ROLES) - 1)]
-
-
-def _words(pid: int) -> bytes:
-    """A process's command line; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
+    if depth == 1 and b"slotwise.grpc_door" in _command(pid):
+        return GRPC_DOOR
+    return ROLES[min(depth, len(ROLES) - 1)]
 
 
 def _tree(root: int) -> dict[int, int]:
@@ -78,3 +76,11 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _command(pid: int) -> bytes:
+    """How a process was started; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

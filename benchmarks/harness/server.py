@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class Server:
     """A running server."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self._process = process
         self.pid = process.pid
         self.port = port
         self._process = process
@@ -58,6 +60,16 @@ class Server:
             if line.startswith(start):
                 return line.strip()
         raise SystemExit(f"the server ended without a line that begins with {start!r}")
+
+    def end(self, s_max: float = STOP_S_MAX) -> int | None:
+        """Tell it to end, and wait: its exit status, or None where it had to be killed."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(s_max)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return None
 
     def get(self, path: str, kind: type[T]) -> T:
         """The document at a path."""
@@ -72,8 +84,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(repository: Path, folder: Path, settings: Mapping[str, object]) -> Iterator[Server]:
-    """Serve a repository with these settings of `slotwise.config.Config`; `folder` keeps what is written."""
+def serve(
+    repository: Path, folder: Path, settings: Mapping[str, object], environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Serve a repository with these settings of `slotwise.config.Config`; `folder` keeps what is written.
+
+    It has a session of its own, in which what it leaves behind can be found, and ends with this process.
+    """
     config = folder / "server.toml"
     config.write_text(
         _toml(
@@ -82,20 +99,20 @@ def serve(repository: Path, folder: Path, settings: Mapping[str, object]) -> Ite
     )
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "slotwise.cli", "serve", "--config", str(config)],
+            [sys.executable, "-m", "slotwise.cli", "serve", "--config", str(config), "--stop-at-eof"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
+        server = Server(process, 0)
         try:
-            yield Server(process, _port(process, folder / "server.log"))
+            server.port = _port(process, folder / "server.log")
+            yield server
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            server.end()
 
 
 def _port(process: subprocess.Popen[str], log: Path) -> int:

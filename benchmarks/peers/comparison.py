@@ -7,8 +7,6 @@ a busy moment of the machine hits all alike. A peer that cannot do something is 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +18,10 @@ from numpy.typing import NDArray
 
 from peers.environment import NotHere
 from peers.peer import Form, Peer, Running, Served, Settings, Work, started, wait_for
+from peers.ports import free_port
 from slotwise.edges.runtimes import load
 
 TOLERANCE = 1e-5
-PORTS = range(21_000, 29_000, 8)
-PORTS_EACH = 3
 
 
 def input_row(width: int = MLP_LAYERS[0]) -> NDArray[np.float32]:
@@ -57,7 +54,7 @@ class Comparison:
         folder = Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=self.folder))
         device = folder / "device"
         device.touch()
-        launch = peer.launch(folder, Work(models=models, settings=settings, device=str(device)), _free_port())
+        launch = peer.launch(folder, Work(models=models, settings=settings, device=str(device)), free_port())
         with started(launch, folder) as running:
             yield running
 
@@ -93,22 +90,3 @@ class Comparison:
         if words not in self.notes:
             self.notes.append(words)
             print(words, "\n", flush=True)
-
-
-def _free_port() -> int:
-    """The first of three free ports in a row."""
-    start = os.getpid() % len(PORTS)
-    for turn in range(len(PORTS)):
-        port = PORTS[(start + turn) % len(PORTS)]
-        if all(_is_free(port + offset) for offset in range(PORTS_EACH)):
-            return port
-    raise SystemExit(f"there are no free ports from {PORTS[0]} to {PORTS[-1]}")
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

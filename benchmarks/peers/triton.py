@@ -7,7 +7,7 @@ interpreter whose standard library fits the one that it was built with; Debian's
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,19 @@ class Triton:
             shutil.copy(APPS / "work.py", repository / name / "1")
             text = _configuration(name, served, work.settings, served.slo_ms / longest_ms)
             (repository / name / "config.pbtxt").write_text(text)
+        return self.launch_over(repository, port, environment(folder, work))
+
+    def launch_over(
+        self, repository: Path, port: int, variables: Mapping[str, str], options: Sequence[str] = ()
+    ) -> Launch:
+        """The server over a folder of models; HTTP is at `port`, gRPC and metrics at the two after it."""
         ports = {"http": port, "grpc": port + 1, "metrics": port + 2}
         command = [str(self._server / "bin" / "tritonserver"), "--model-repository", str(repository)]
         command += ["--backend-directory", str(self._backends), "--exit-timeout-secs", str(EXIT_S_MAX)]
-        command += ["--allow-gpu-metrics", "false"]
+        command += ["--allow-gpu-metrics", "false", *options]
         for kind, number in ports.items():
             command += [f"--{kind}-address", "127.0.0.1", f"--{kind}-port", str(number)]
-        return Launch(command, port, self._paths(environment(folder, work)))
+        return Launch(command, port, self._paths(variables))
 
     def question(self, model: str, row: NDArray[np.float32], form: Form, timeout_us: int | None) -> Question:
         """The open protocol. The timeout bounds the time in the queue, where the model's policy lets it."""
@@ -76,7 +82,7 @@ class Triton:
     def _backends(self) -> Path:
         return self._environment.folder / "backends"
 
-    def _paths(self, variables: dict[str, str]) -> dict[str, str]:
+    def _paths(self, variables: Mapping[str, str]) -> dict[str, str]:
         packages = self._environment.packages
         return {
             **variables,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,28 +22,29 @@ from slotwise.config import (
     ConfigError,
     cache_folder,
     check_address,
+    check_logs,
     check_memory,
-    memory_bytes,
     printed,
     serves_grpc,
 )
-from slotwise.edges.fleets.processes import ExecutorStatistics, ProcessFleet
-from slotwise.edges.fleets.settings import CoreSlice
+from slotwise.edges.fleets.nodes.joined import JoinedFleet
+from slotwise.edges.fleets.nodes.remote import NodeStatistics
+from slotwise.edges.fleets.processes import ExecutorStatistics
 from slotwise.edges.local.limits import LocalLimits
-from slotwise.edges.logs.files import has_parquet
+from slotwise.edges.logs.refusals import Refusals
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
-from slotwise.edges.oip.access import Access, read_grants
+from slotwise.edges.oip.access import read_grants
 from slotwise.edges.oip.grpc.keeper import DoorKeeper, DoorStatus
 from slotwise.edges.oip.grpc.limits import DoorSettings, gate_limits
 from slotwise.edges.oip.http import HttpDoor
-from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics
+from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics, Relays
 from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.pages import json_page, text_page
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls, check_tls
 from slotwise.edges.repository.registry import Progress, Registry
-from slotwise.edges.slices import cores as core_slices
 from slotwise.edges.store.files import SharedArena
 from slotwise.edges.traces.recorder import TraceRecorder, has_library, otlp
 from slotwise.edges.traces.settings import Traces
@@ -54,16 +54,19 @@ from slotwise.engine.journal import Journal
 from slotwise.engine.loop import Engine, LoopStatistics
 from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
 from slotwise.engine.statistics import Statistics
+from slotwise.executors import build_fleet
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
+from slotwise.pipelines.relay import Relay
+from slotwise.pipelines.tensors import Tensors
 from slotwise.policy.controller import Controller, Limits
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
+from slotwise.summary import Tally
 
-PAGE_BYTES = MIB
 GC_THRESHOLD = 50_000
 """Objects made between collections; long-lived ones are frozen once the models are in."""
 METRICS_PATH = "/metrics"
@@ -92,6 +95,7 @@ class SystemStatus:
     logs: tuple[LogUse, ...] = ()
     local: LocalStatistics | None = None
     """The local channel and who uses it, where there is one."""
+    nodes: tuple[NodeStatistics, ...] = ()
 
 
 class LiveSystem:
@@ -103,7 +107,6 @@ class LiveSystem:
         tls = config.tls if config.tls.certificate else None
         if tls is not None:
             check_tls(tls)
-        executors = slices(config)
         check_memory(config)
         check_address(config)
         self.controller = build_controller(config.policy, settings=config.policy_settings, limits=config.controller)
@@ -111,7 +114,7 @@ class LiveSystem:
         self.registry = Registry(
             root=Path(config.repository),
             inspector=self,
-            post=self._post,
+            post=self._ask,
             cache=cache_folder(config),
             defaults=config.defaults,
             limits=config.models,
@@ -119,33 +122,33 @@ class LiveSystem:
         )
         self._clock = clock = RealClock(asyncio.get_running_loop())
         self._started_ns = clock.now_ns()
-        self.fleet = ProcessFleet(
-            slices=executors,
-            post=self._post,
-            clock=clock,
-            arena=self.arena,
-            specs=self.registry.specs,
-            limits=config.fleet,
-        )
+        self.fleet = build_fleet(config, post=self._post, clock=clock, arena=self.arena, specs=self.registry.specs)
         self.statistics = Statistics()
+        self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
+        self.refusals = Refusals(
+            clock,
+            per_s=config.logs.refused_per_s,
+            burst=config.logs.refused_burst,
+            put=self._logs.put_refused if self._logs is not None else None,
+        )
+        self._tally = Tally() if config.summary_s else None
         request_ids = itertools.count(1)
+        self._journal_file = _journal_file(config)
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
         self._join_trace = self._traces.join if self._traces is not None else None
         self.door = self._make_door(tls, request_ids)
         self.local = self._make_local(request_ids, config.local) if config.local_socket else None
-        self.grpc = DoorKeeper(_grpc_settings(config)) if serves_grpc(config) else None
-        self.gate = (
-            self._make_local(request_ids, gate_limits(config.grpc_door), self.door.access) if self.grpc else None
-        )
+        self.grpc = DoorKeeper(_grpc_settings(config), self.refusals.note) if serves_grpc(config) else None
+        self.gate = self._make_gate(request_ids) if self.grpc is not None else None
         """Where the gRPC door asks: a local door of its own, which judges what each of its clients has shown."""
-        self._journal_file = _journal_file(config)
-        self._logs = ThreadedLogs(check_logs(config.logs)) if config.logs.folder else None
+        self.relay = self._make_relay(request_ids)
+        journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
         self.engine = Engine(
             clock=clock,
             controller=self.controller,
             fleet=self.fleet,
-            front=Fronts.of(self.door, self.gate, self.local),
-            recorders=[*self._recorders(), *recorders],
+            front=self.relay,
+            recorders=[*self._request_recorders(), *journals, *recorders],
             on_failure=self._fail,
         )
         self.failure: Exception | None = None
@@ -156,25 +159,26 @@ class LiveSystem:
         self.http_port = 0
 
     async def start(self) -> None:
-        """Bring everything up; the doors open last, when every model has been looked at.
+        """Bring everything up. HTTP answers from the start: that it initializes, until every model has been looked at.
 
-        Raises FleetError or GrpcDoorError.
+        The other doors open last. Raises FleetError or GrpcDoorError.
         """
+        self.door.is_initializing = True
+        upstream = self.grpc.upstream if self.grpc is not None else ""
+        self.http_port = await self.door.start(
+            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
+        )
         await self.fleet.start()
         await self.registry.open()
         await self._settle()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        self.door.is_initializing = False
         if self.local is not None:
             self.local.start(self.config.local_socket)
         if self.gate is not None and self.grpc is not None:
             self.gate.start(self.grpc.channel)
-        upstream = self.grpc.upstream if self.grpc is not None else ""
-        self.http_port = await self.door.start(
-            self.config.host, self.config.http_port, upstream, management_port=self.config.management_port
-        )
-        if self.grpc is not None:
             await self.grpc.start()
         if self.config.watch_s:
             self._watching = asyncio.create_task(self.registry.watch(self.config.watch_s))
@@ -211,9 +215,11 @@ class LiveSystem:
             self.door.access.replace(read_grants(Path(self.config.tokens)))
         await self.registry.poll()
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         """Let the fleet try a model in a process of its own. Raises ModelError."""
-        return await self.fleet.inspect(path, batch_max, shapes)
+        return await self.fleet.inspect(path, batch_max, shapes, pack_into)
 
     def url(self) -> str:
         """Where it is served, once the door is open."""
@@ -233,7 +239,17 @@ class LiveSystem:
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
+            nodes=self.node_statistics(),
         )
+
+    def node_statistics(self) -> tuple[NodeStatistics, ...]:
+        """Each node as it stands; none where there are none."""
+        return self.fleet.node_statistics() if isinstance(self.fleet, JoinedFleet) else ()
+
+    def summary(self) -> str:
+        """A line of what was done since the last one; `summary_s` asks for them."""
+        assert self._tally is not None, "asked for"
+        return self._tally.tell(self._clock.now_ns(), self.engine.statistics().lag_ns_p99)
 
     def log_uses(self) -> tuple[LogUse, ...]:
         """What has become of the rows of logs, and of traces."""
@@ -276,6 +292,7 @@ class LiveSystem:
             requests_in_flight=sum(one.requests_in_flight for one in (door, gate, local) if one is not None),
             connections=door.connections,
             replies=door.replies,
+            refusals=self.refusals.counts,
             local_clients=len(local.clients) if local is not None else None,
             local_replies=local.replies if local is not None else None,
             grpc_replies=gate.replies if gate is not None else None,
@@ -287,46 +304,58 @@ class LiveSystem:
             models=self.registry,
             arena=self.arena,
             outputs=self.fleet,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version=__version__, epoch_ns=time.time_ns() - self._clock.now_ns()),
             limits=self.config.door,
             request_ids=request_ids,
+            refused=self.refusals.note,
             late_answers=self.config.late_answers,
             tls=tls,
             grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
+            recording=Recording(tracing=self._traces.sampling if self._traces else None, logging=self._logs),
             more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
             join_trace=self._join_trace,
         )
 
-    def _make_local(self, request_ids: Iterator[int], limits: LocalLimits, access: Access | None = None) -> LocalDoor:
+    def _make_gate(self, request_ids: Iterator[int]) -> LocalDoor:
+        relays = Relays(access=self.door.access, regions=self.door.regions, join_trace=self._join_trace)
+        return self._make_local(request_ids, gate_limits(self.config.grpc_door), relays)
+
+    def _make_local(self, request_ids: Iterator[int], limits: LocalLimits, relays: Relays | None = None) -> LocalDoor:
         return LocalDoor(
             models=self.registry,
             arena=self.arena,
             outputs=self.fleet,
             memories=self.fleet,
             lend=SharedArena,
-            post=self._post,
+            post=self._ask,
             clock=self._clock,
             limits=limits,
             bounds=self.config.door.bounds(),
             request_ids=request_ids,
+            refused=self.refusals.note,
             server=f"slotwise {__version__}",
-            regions=self.door.regions,
-            access=access,
+            relays=relays,
             late_answers=self.config.late_answers,
-            join_trace=self._join_trace,
         )
 
-    def _recorders(self) -> Iterator[Recorder]:
-        yield self.statistics
-        if self._journal_file is not None:
-            yield Journal(self._journal_file, journal_header(self.config))
-        if self._logs is not None:
-            yield self._logs
-        if self._traces is not None:
-            yield self._traces
+    def _make_relay(self, request_ids: Iterator[int]) -> Relay:
+        return Relay(
+            post=self._post,
+            front=Fronts.of(self.door, self.gate, self.local),
+            clock=self._clock,
+            request_ids=request_ids,
+            members=self.registry.specs,
+            tensors=Tensors(self.arena, self.fleet),
+            deadlines=self.config.pipeline_deadlines,
+            recorders=self._request_recorders(),
+        )
+
+    def _request_recorders(self) -> list[Recorder]:
+        """Those who are told of pipelines' requests as well as of those that the engine sees."""
+        return [keeper for keeper in (self.statistics, self._tally, self._logs, self._traces) if keeper is not None]
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -340,6 +369,9 @@ class LiveSystem:
     def _post(self, event: Event) -> None:
         self.engine.post(event)
 
+    def _ask(self, event: Event) -> None:
+        self.relay.post(event)
+
     async def _settle(self) -> None:
         """Wait for the first loads, so that the first requests do not meet cold models."""
         loop = asyncio.get_running_loop()
@@ -348,22 +380,6 @@ class LiveSystem:
         while is_loading and loop.time() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
             is_loading = any(executor.loads for executor in self.controller.view.executors.values())
-
-
-def slices(config: Config) -> list[CoreSlice]:
-    """One executor for each core that executors may have. Raises ConfigError for a core that there is not."""
-    there = core_slices.available()
-    chosen = config.cores or there
-    for core in chosen:
-        if core not in there:
-            raise ConfigError(f"there is no core {core} for this process; there are {', '.join(map(str, there))}")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"cores {', '.join(map(str, chosen))}: one is named twice; each takes one executor")
-    share_bytes = memory_bytes(config) // len(chosen)
-    return [
-        CoreSlice(executor=f"core{core}", cores=(core,), memory_bytes=share_bytes, page_bytes=PAGE_BYTES)
-        for core in chosen
-    ]
 
 
 def _grpc_settings(config: Config) -> DoorSettings:
@@ -407,23 +423,18 @@ def simulated(
     fleet: FleetSettings,
     seed: int,
     recorders: Sequence[Recorder] = (),
+    pipeline_recorders: Sequence[Recorder] = (),
 ) -> World:
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
-    return World(controller=controller, models=models, fleet=fleet, seed=seed, recorders=recorders)
-
-
-def check_logs(logs: Logs) -> Logs:
-    """The same, if they can be written. Raises ConfigError."""
-    if logs.format == "parquet" and not has_parquet():
-        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
-    try:
-        Path(logs.folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
-    if not os.access(logs.folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
-    return logs
+    return World(
+        controller=controller,
+        models=models,
+        fleet=fleet,
+        seed=seed,
+        recorders=recorders,
+        pipeline_recorders=pipeline_recorders,
+    )
 
 
 def _traces(traces: Traces, clock: RealClock) -> TraceRecorder:

@@ -21,6 +21,7 @@ from slotwise.app import LiveSystem, controller_of
 from slotwise.audit import audit
 from slotwise.client import ClientError
 from slotwise.demo import show as shows
+from slotwise.edges.fleets.nodes.caller import NodeState
 from slotwise.edges.fleets.processes import FleetError
 from slotwise.edges.oip.access import AccessError, Grant, new_token, written
 from slotwise.edges.oip.grpc.keeper import GrpcDoorError
@@ -28,6 +29,7 @@ from slotwise.edges.oip.tls import TlsError
 from slotwise.edges.zoo.build import ZooError, build
 from slotwise.engine.journal import JournalError, read_header, replay
 from slotwise.engine.ports import ModelError, ModelState
+from slotwise.executors import NodeSystem
 from slotwise.explain import words
 from slotwise.explain.journal import explanations
 from slotwise.measuring import ModelReport, measured
@@ -35,12 +37,13 @@ from slotwise.policy.presets import PresetError
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.terminal import (
     RUN_FAILED,
-    call_at_eof,
     output,
     print_table,
     progress_bar,
     say,
+    stop_when_told,
     told_errors,
+    until_stopped,
     writable,
     write_json,
 )
@@ -56,6 +59,7 @@ app.add_typer(zoo_app, name="zoo")
 
 WRONG = (configs.ConfigError, PresetError, TlsError, AccessError, ModelError, ZooError, JournalError, OSError)
 FAILED = (FleetError, GrpcDoorError, ClientError, tops.NoServer)
+SUMMARY = "Tell in a line what was done, so often, in seconds. [never]"
 POLICIES = f"Name of the policy: {', '.join(SCHEDULERS)}."
 
 Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the report to this file as well.")]
@@ -119,11 +123,17 @@ def serve(
         Path | None, typer.Option(help="Socket for clients on this machine, which share memory with the server. [none]")
     ] = None,
     cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Executors on another machine, as NAME=HOST:PORT; may be given again.")
+    ] = None,
+    nodes_only: Annotated[bool, typer.Option("--nodes-only", help="Have no executors on this machine.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="File of the secret that nodes know too. [none]")] = None,
     policy: Annotated[str | None, typer.Option(help=f"{POLICIES} [slotwise]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
     memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
     journal: JournalFile = None,
     logs: LogFolder = None,
+    summary_s: Annotated[float | None, typer.Option(help=SUMMARY)] = None,
     watch_s: Annotated[float | None, typer.Option(help="Look for changed models so often, in seconds. [never]")] = None,
     late_answers: Annotated[bool | None, typer.Option(help="Deliver late answers as 200 rather than 504.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: speak HTTPS with this certificate.")] = None,
@@ -142,10 +152,12 @@ def serve(
         "grpc_port": grpc_port,
         "local_socket": str(local_socket) if local_socket else None,
         "cores": _cores(cores),
+        "nodes": _nodes(token_file, node, nodes_only),
         "policy": policy,
         "memory_mib": memory_mib,
         "journal": str(journal) if journal else None,
         "logs": {"folder": str(logs)} if logs else None,
+        "summary_s": summary_s,
         "watch_s": watch_s,
         "late_answers": late_answers,
         "tokens": str(tokens) if tokens else None,
@@ -155,11 +167,17 @@ def serve(
         asyncio.run(_serve(configs.read(config, changes), stop_at_eof))
 
 
+def _nodes(token_file: Path | None, addresses: list[str] | None, only: bool) -> dict[str, object] | None:
+    """What options say of nodes; None for nothing."""
+    given = {"addresses": addresses, "only": only or None, "token_file": str(token_file) if token_file else None}
+    return {name: told for name, told in given.items() if told} or None
+
+
 async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     say(f"configuration: {configs.printed(config)}")
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
-        _stop_when_told(system, stop_at_eof)
+        stop_when_told(system.stopped, stop_at_eof, system.hurry)
         _reload_when_told(system)
         try:
             await _start(system)
@@ -168,26 +186,11 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
             raise
     if not system.stopped.is_set():
         _announce(system)
-        await system.stopped.wait()
+        await until_stopped(system.stopped, config.summary_s, system.summary)
     say("stopping: answering what is under way; a second signal ends that")
     await system.close()
     if system.failure is not None:
         raise system.failure
-
-
-def _stop_when_told(system: LiveSystem, at_eof: bool) -> None:
-    """A first signal stops the server when it has answered what is under way; a second one does not wait for that."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if system.stopped.is_set():
-            system.hurry()
-        system.stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    if at_eof:
-        call_at_eof(loop, system.stopped.set)
 
 
 def _reload_when_told(system: LiveSystem) -> None:
@@ -229,6 +232,9 @@ def _announce(system: LiveSystem) -> None:
             say(f"not on offer: {status.reason}")
     if not index:
         say(f"there is no model in {system.config.repository}; put one into NAME/1/model.onnx there, and load it")
+    for one in system.node_statistics():
+        if one.state is not NodeState.UP:
+            say(f"node {one.node} at {one.address} is not there, and is called again: {one.last_end}")
     ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on {system.url()}", flush=True)
     if system.grpc is not None:
@@ -237,6 +243,46 @@ def _announce(system: LiveSystem) -> None:
         print(f"local clients at unix://{Path(system.config.local_socket).absolute()}", flush=True)
     elif system.config.grpc is None:
         say("no gRPC: its libraries are not installed (pip install 'slotwise[grpc]')")
+
+
+@app.command(short_help="Lend this machine's executors to a server.")
+def node(
+    listen: Annotated[str, typer.Option(help="Address to listen on, as HOST:PORT; port 0 takes a free one.")],
+    cores: Annotated[str | None, typer.Option(help="Cores for executors, one each, as 0,1. [all]")] = None,
+    memory_mib: Annotated[int | None, typer.Option(help="Memory for models, in MiB. [half of the machine's]")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File of the secret that the server knows too. [none]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    summary_s: Annotated[float | None, typer.Option(help=SUMMARY)] = None,
+    emulated: Annotated[int, typer.Option(min=0, help="So many executors that wait profiles out instead.")] = 0,
+    clock_skew_ms: Annotated[
+        float | None, typer.Option(help="For trials: a clock that is ahead of the machine's by this. [at random]")
+    ] = None,
+    stop_at_eof: Annotated[bool, typer.Option("--stop-at-eof", help="Stop when standard input ends.")] = False,
+) -> None:
+    """Host executors on this machine for a server on another one, until told to stop."""
+    changes: dict[str, object] = {
+        "cores": _cores(cores),
+        "memory_mib": memory_mib,
+        "summary_s": summary_s,
+        "nodes": _nodes(token_file, None, only=False),
+    }
+    with told_errors(*WRONG, failed=FAILED):
+        asyncio.run(_host(configs.read(config, changes), listen, emulated, clock_skew_ms, stop_at_eof))
+
+
+async def _host(
+    config: configs.Config, listen: str, emulated: int, clock_skew_ms: float | None, stop_at_eof: bool
+) -> None:
+    system = NodeSystem(config, listen, emulated=emulated, clock_skew_ms=clock_skew_ms)
+    stop_when_told(system.stopped, stop_at_eof)
+    try:
+        await system.start()
+        print(f"hosting {system.agent.counts().executors_up} executors on {system.address()}", flush=True)
+        await until_stopped(system.stopped, config.summary_s, system.summary)
+    finally:
+        await system.close()
 
 
 @app.command(short_help="Make a token for a client.")
@@ -407,6 +453,8 @@ def explain(
 
 def _print_story(told: words.Explanation) -> None:
     print(words.headline(told))
+    if told.steps:
+        print_table("its steps: ms after it arrived", words.STEP_COLUMNS, words.step_rows(told))
     print_table("the executors, as it arrived", words.EXECUTOR_COLUMNS, words.executor_rows(told))
     if told.batches:
         title = "its batches: times are ms after it arrived"

@@ -17,9 +17,11 @@ from typing import Annotated
 
 import msgspec
 
+from slotwise.edges.fleets.nodes.settings import NODES, Nodes
 from slotwise.edges.fleets.settings import FleetLimits
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.local.listener import ListenError, check_path
+from slotwise.edges.logs.files import has_parquet
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.oip.grpc.limits import GRPC_LIMITS, GrpcLimits
 from slotwise.edges.oip.limits import LIMITS as DOOR_LIMITS
@@ -29,10 +31,11 @@ from slotwise.edges.repository.layout import LIMITS as REPOSITORY_LIMITS
 from slotwise.edges.repository.layout import Limits as RepositoryLimits
 from slotwise.edges.repository.registry import DEFAULTS, Defaults
 from slotwise.edges.traces.settings import Traces
+from slotwise.pipelines.deadlines import Deadlines
 from slotwise.policy.controller import Limits as ControllerLimits
 
 MIB = 1 << 20
-GRPC_LIBRARIES = ("grpc", "grpc_health")
+GRPC_LIBRARIES = ("grpc", "grpc_health", "grpc_reflection")
 PLACE = " - at `$."
 """What the library puts between a complaint and the key that it is about."""
 
@@ -69,12 +72,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shared memory for what clients send."""
     late_answers: bool = False
     """Deliver an answer that is late as 200, marked so, rather than as 504."""
+    pipeline_deadlines: Deadlines = Deadlines.EFFECTIVE
+    """By which rule a pipeline's steps share its time."""
     watch_s: Span = 0.0
     """Look at the repository for changes so often; 0 leaves that to the load and unload routes."""
     settle_s: Span = 60.0
     """How long first loads are waited for before the door opens; those that take longer go on behind it."""
     drain_s: Span = 30.0
     """How long requests under way are waited for at the end."""
+    summary_s: Span = 0.0
+    """Tell in a line on standard error what was done, so often; 0 never does."""
     journal: str = ""
     """File to write the journal to; none when empty."""
     cache: str = ""
@@ -92,6 +99,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     local: LocalLimits = LOCAL_LIMITS
     controller: ControllerLimits = ControllerLimits()
     fleet: FleetLimits = FleetLimits()
+    nodes: Nodes = NODES
+    """Executors on other machines."""
     models: RepositoryLimits = REPOSITORY_LIMITS
     logs: Logs = Logs()
     """Files with a row for each request and each action; none while no folder is named."""
@@ -117,7 +126,7 @@ def _read_file(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -199,6 +208,19 @@ def check_memory(config: Config) -> None:
         if nbytes > machine_bytes():
             there_mib = machine_bytes() // MIB
             raise ConfigError(f"`{name}` asks for {nbytes // MIB} MiB of shared memory; the machine has {there_mib}")
+
+
+def check_logs(logs: Logs) -> Logs:
+    """The same, if they can be written. Raises ConfigError."""
+    if logs.format == "parquet" and not has_parquet():
+        raise ConfigError("logs in Parquet need pyarrow: pip install 'slotwise[parquet]'; or set `logs.format` to csv")
+    try:
+        Path(logs.folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: {error.strerror}; name another folder") from error
+    if not os.access(logs.folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"logs cannot be kept in {logs.folder}: it is read-only; name another folder")
+    return logs
 
 
 def check_address(config: Config) -> None:

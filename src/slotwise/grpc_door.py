@@ -8,6 +8,7 @@ It ends in peace when it is told to (SIGTERM), and is killed by the kernel when 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -18,6 +19,7 @@ import msgspec
 
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
 from slotwise.edges.oip.grpc.server import serve
+from slotwise.engine.ports import Refusal
 from slotwise.lifeline import die_with
 
 GC_THRESHOLD = 50_000
@@ -38,13 +40,18 @@ def main(arguments: Sequence[str]) -> None:
 async def _serve(settings: DoorSettings) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await serve(settings, stopped, _tell)
+    await serve(settings, stopped, _tell, _tell_refused)
 
 
 def _tell(ready: Ready) -> None:
-    """Say it on standard output, which is then closed: whoever reads it waits for nothing more."""
     os.write(sys.stdout.fileno(), msgspec.json.encode(ready) + b"\n")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.set_blocking(sys.stdout.fileno(), False)  # the function has no keyword
+
+
+def _tell_refused(refusals: Sequence[Refusal]) -> None:
+    """Say it on standard output. A server that does not read does not get to know: calls do not wait for that."""
+    with contextlib.suppress(BlockingIOError):
+        os.write(sys.stdout.fileno(), msgspec.json.encode(refusals) + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures the models of a repository, with a whole system that nobody else can reach, and says what was found."""
+"""Measuring every model of a repository anew, for a report: a server's parts without its doors."""
 
 from __future__ import annotations
 

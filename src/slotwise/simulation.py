@@ -7,7 +7,7 @@ the product's own system in virtual time (`app.simulated`).
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Annotated
@@ -20,9 +20,19 @@ from slotwise.edges.logs.settings import Logs
 from slotwise.engine.journal import Journal
 from slotwise.engine.ports import Recorder
 from slotwise.facts.limits import LIMIT_MAX
+from slotwise.facts.pipeline import expected_ns, expected_rest_ns
 from slotwise.facts.profile import Profile, problems
 from slotwise.facts.statistics import LogUse
-from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, ModelSpec, Outcome
+from slotwise.facts.types import (
+    PRIORITY_DEFAULT,
+    PRIORITY_HIGHEST,
+    PRIORITY_LOWEST,
+    ModelSpec,
+    Outcome,
+    Step,
+    TensorSpec,
+    Wire,
+)
 from slotwise.facts.units import MS, US, S
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
@@ -57,6 +67,16 @@ class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: Positive = 1.0
 
 
+class PipelinePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pipeline of models by their names: those of one stage run at once, after all of the stage before."""
+
+    name: str
+    stages: tuple[tuple[str, ...], ...]
+    rate_per_s: Amount
+    slo_ms: Positive
+    priority: Priority = PRIORITY_DEFAULT
+
+
 class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Executors and how they differ from their profiles. Memory 0 is without limit."""
 
@@ -72,6 +92,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole simulation."""
 
     models: tuple[ModelPart, ...]
+    pipelines: tuple[PipelinePart, ...] = ()
     fleet: FleetPart = FleetPart()
     seconds: Positive = 60.0
 
@@ -107,13 +128,20 @@ def read_spec(path: Path) -> Spec:
         spec = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Spec)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for model in spec.models:
         wrong = problems(_profile(model))
         if wrong:
             raise ConfigError(f"{path}: model {model.name}: {'; '.join(wrong)}")
-    names = [model.name for model in spec.models]
+    known = [model.name for model in spec.models]
+    for pipeline in spec.pipelines:
+        if not pipeline.stages or not all(pipeline.stages):
+            raise ConfigError(f"{path}: pipeline {pipeline.name}: each of `stages`, one at least, must name a model")
+        unknown = sorted({name for stage in pipeline.stages for name in stage} - set(known))
+        if unknown:
+            raise ConfigError(f"{path}: pipeline {pipeline.name}: there is no model {', '.join(unknown)}")
+    names = known + [pipeline.name for pipeline in spec.pipelines]
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: two models have the same name; give each its own")
     if not spec.models or spec.fleet.executors < 1:
@@ -128,14 +156,23 @@ def run(
 
     Raises PresetError, or ConfigError for a bad rate or a folder that cannot be used.
     """
-    models = [_model(part) for part in spec.models]
+    members = [_model(part) for part in spec.models]
+    models = [*members, *(_pipeline(part, members) for part in spec.pipelines)]
     recorders: list[Recorder] = [Checks({model.id: model for model in models})]
     if journal is not None:
         recorders.append(Journal(journal, {"policy": policy, "settings": {}}))
     log_files = simulated_logs(Logs(folder=str(logs), bytes_max=LIMIT_MAX)) if logs is not None else None
     if log_files is not None:
         recorders.append(log_files)
-    world = simulated(policy=policy, settings={}, models=models, fleet=_fleet(spec), seed=seed, recorders=recorders)
+    world = simulated(
+        policy=policy,
+        settings={},
+        models=models,
+        fleet=_fleet(spec),
+        seed=seed,
+        recorders=recorders,
+        pipeline_recorders=[log_files] if log_files is not None else [],
+    )
     world.run(WARM_UP_NS)
     world.feed(_later(_workload(spec, scale, seed)))
     world.run(WARM_UP_NS + int(spec.seconds * S) + COOL_DOWN_NS)
@@ -161,6 +198,7 @@ def _check_written(logs: Iterable[LogUse]) -> None:
 
 
 def _workload(spec: Spec, scale: float, seed: int) -> Workload:
+    asked: tuple[ModelPart | PipelinePart, ...] = (*spec.models, *spec.pipelines)
     try:
         streams = tuple(
             Stream(
@@ -169,7 +207,7 @@ def _workload(spec: Spec, scale: float, seed: int) -> Workload:
                 slo_ns=int(part.slo_ms * MS),
                 priority=part.priority,
             )
-            for part in spec.models
+            for part in asked
         )
         return Workload(streams=streams, phases=(Phase(duration_s=spec.seconds),), seed=seed)
     except WorkloadError as error:
@@ -202,6 +240,29 @@ def _model(part: ModelPart) -> ModelSpec:
         priority=part.priority,
         weight=part.weight,
         batchable=part.rows[-1] > 1,
+    )
+
+
+def _pipeline(part: PipelinePart, members: Sequence[ModelSpec]) -> ModelSpec:
+    """Every step makes one tensor, which all of the next stage take in."""
+    steps: list[Step] = []
+    before: tuple[Wire, ...] = (Wire(name="0", tensor="in"),)
+    for stage in part.stages:
+        made = tuple(Wire(name=str(at), tensor=str(len(steps) + at)) for at in range(len(stage)))
+        steps += [Step(model=f"{name}/1", inputs=before, outputs=(made[at],)) for at, name in enumerate(stage)]
+        before = made
+    times_ns = expected_ns(steps, {spec.id: spec for spec in members}, 1)
+    run_ns = max(expected_rest_ns(steps, times_ns))
+    return ModelSpec(
+        id=f"{part.name}/1",
+        name=part.name,
+        version="1",
+        profile=Profile(rows=(1,), run_ns=(run_ns,), load_ns=0, memory_bytes=0),
+        slo_ns=int(part.slo_ms * MS),
+        priority=part.priority,
+        inputs=(TensorSpec(name="in", datatype="FP32", shape=()),),
+        outputs=tuple(TensorSpec(name=wire.tensor, datatype="FP32", shape=()) for wire in before),
+        steps=tuple(steps),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,33 @@ def call_at_eof(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> 
         loop.add_reader(descriptor, read)
     except PermissionError as error:
         raise OSError("standard input is a file, whose end says nothing; make it a pipe for --stop-at-eof") from error
+
+
+def stop_when_told(stopped: asyncio.Event, at_eof: bool, hurry: Callable[[], None] | None = None) -> None:
+    """Have SIGTERM and Ctrl-C set the event, and the end of standard input too if that is asked for.
+
+    A signal that comes when the event is set already asks for hurry, where there is any.
+    """
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopped.is_set() and hurry is not None:
+            hurry()
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if at_eof:
+        call_at_eof(loop, stopped.set)
+
+
+async def until_stopped(stopped: asyncio.Event, summary_s: float, tell: Callable[[], str]) -> None:
+    """Wait for the end, with a line now and then if that is asked for."""
+    while not stopped.is_set():
+        try:
+            await asyncio.wait_for(stopped.wait(), summary_s or None)
+        except TimeoutError:
+            say(tell())
 
 
 def say(text: str) -> None:

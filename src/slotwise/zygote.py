@@ -119,7 +119,14 @@ def run_inspector(settings: InspectorSettings, fd: int) -> None:
     report: Message
     try:
         report = Inspected(
-            inspection=inspect(settings.path, settings.batch_max, settings.threads, settings.budget_ns, settings.shapes)
+            inspection=inspect(
+                settings.path,
+                settings.batch_max,
+                settings.threads,
+                settings.budget_ns,
+                settings.shapes,
+                settings.pack_into,
+            )
         )
     except ModelError as error:
         text = str(error)[:TEXT_LENGTH_MAX]

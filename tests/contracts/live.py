@@ -51,19 +51,21 @@ class LiveHarness:
         self._changed = asyncio.Event()
         self._regions: dict[str, int] = {}
         self._serial = 0
-        own = cores.split(cores.available(), len(EXECUTORS))
+        self.loop.run_until_complete(self._start(limits))
+
+    async def _start(self, limits: FleetLimits) -> None:
         self.processes = ProcessFleet(
-            slices=[
-                CoreSlice(executor=name, cores=own[at], memory_bytes=MEMORY_BYTES, page_bytes=PAGE_BYTES, threads=1)
-                for at, name in enumerate(EXECUTORS)
-            ],
+            slices=make_slices(),
             post=self._post,
             clock=self.clock,
             arena=self.arena,
-            specs=specs,
+            specs=self.specs,
             limits=limits,
         )
-        self.loop.run_until_complete(self.processes.start())
+        await self.processes.start()
+
+    async def _close(self) -> None:
+        await self.processes.close()
 
     @property
     def fleet(self) -> Fleet:
@@ -73,14 +75,14 @@ class LiveHarness:
         """Fresh executors for the next test."""
         self.events.clear()
         for name in EXECUTORS:
-            self.processes.send(ReplaceExecutor(executor=name, message="for the next test"))
-        self.processes.flush()
+            self.fleet.send(ReplaceExecutor(executor=name, message="for the next test"))
+        self.fleet.flush()
         self.wait_until(lambda: sum(isinstance(event, ExecutorUp) for event in self.events) == len(EXECUTORS))
         assert self.arena.regions == len(self._regions), "the fleet keeps regions of batches that have ended"
         self.events.clear()
 
     def close(self) -> None:
-        self.loop.run_until_complete(self.processes.close())
+        self.loop.run_until_complete(self._close())
         assert self.arena.regions == len(self._regions), "the fleet keeps regions of batches that have ended"
         self.arena.check()
         self.arena.close()
@@ -108,7 +110,7 @@ class LiveHarness:
             deadline_ns=self.now_ns() + self.specs[model].slo_ns,
             rows=array.shape[0],
             inputs=(ref,),
-            region=offset,
+            regions=(offset,),
         )
 
     def wait_until(self, condition: Callable[[], object]) -> None:
@@ -125,15 +127,29 @@ class LiveHarness:
             self._changed.clear()
             await self._changed.wait()
             if self.ends_turns:
-                self.processes.flush()
+                self.fleet.flush()
 
     def _post(self, event: Event) -> None:
         self.events.append(event)
         self._changed.set()
 
 
+def make_slices() -> list[CoreSlice]:
+    """The two executors, each on its share of the cores."""
+    own = cores.split(cores.available(), len(EXECUTORS))
+    return [
+        CoreSlice(executor=name, cores=own[at], memory_bytes=MEMORY_BYTES, page_bytes=PAGE_BYTES, threads=1)
+        for at, name in enumerate(EXECUTORS)
+    ]
+
+
 def make_emulated(folder: Path) -> LiveHarness:
     """Executors that wait out the models' profiles."""
+    return LiveHarness(*put_emulated(folder))
+
+
+def put_emulated(folder: Path) -> tuple[dict[str, ModelSpec], dict[str, np.ndarray]]:
+    """The models as emulated ones, and an input for each."""
     specs = {}
     for model in (QUICK, SLOW, LEFT, RIGHT, LARGE):
         run_ns = SLOW_RUN_NS if model == SLOW else QUICK_RUN_NS
@@ -143,7 +159,7 @@ def make_emulated(folder: Path) -> LiveHarness:
         content = {"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}], "profile": profile}
         path.write_text(json.dumps(content))
         specs[model] = make_spec(model, run_ns=run_ns, path=str(path))
-    return LiveHarness(specs, {model: np.zeros((1, 4), np.float32) for model in specs})
+    return specs, {model: np.zeros((1, 4), np.float32) for model in specs}
 
 
 def make_onnx(folder: Path) -> LiveHarness:

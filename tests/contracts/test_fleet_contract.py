@@ -28,6 +28,7 @@ from tests.contracts.harness import (
     FleetHarness,
 )
 from tests.contracts.live import LiveHarness, make_emulated, make_onnx
+from tests.contracts.nodes import make_emulated_node
 from tests.contracts.simulated import SimHarness
 
 A, B = EXECUTORS
@@ -36,7 +37,11 @@ BATCHES = 1200
 LOAD_STEPS = 120
 E = TypeVar("E", bound=Event)
 
-LIVE: dict[str, Callable[[Path], LiveHarness]] = {"emulated": make_emulated, "onnx": make_onnx}
+LIVE: dict[str, Callable[[Path], LiveHarness]] = {
+    "emulated": make_emulated,
+    "onnx": make_onnx,
+    "emulated-node": make_emulated_node,
+}
 SIMULATED = "simulated"
 
 

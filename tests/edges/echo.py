@@ -18,16 +18,17 @@ from typing import Any, Protocol, TypeVar
 
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.oip.access import Grant
-from slotwise.edges.oip.http import HttpDoor
+from slotwise.edges.oip.http import NO_RECORDING, HttpDoor
 from slotwise.edges.oip.limits import LIMITS, Limits
-from slotwise.edges.oip.local.door import LocalDoor
+from slotwise.edges.oip.local.door import LocalDoor, Relays
 from slotwise.edges.oip.management import Identity
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls
 from slotwise.edges.store.files import SharedArena
 from slotwise.engine.clock import RealClock
 from slotwise.engine.fronts import Fronts
 from slotwise.engine.loop import Engine
-from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus
+from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus, Refusal
 from slotwise.engine.statistics import Statistics
 from slotwise.facts.actions import Action, Reply
 from slotwise.facts.events import Arrived, Cancelled, Event
@@ -259,6 +260,7 @@ class Behind:
         self.models = ListedModels(SPECS)
         self.controller = EchoController()
         self.statistics = Statistics()
+        self.refused: list[Refusal] = []
 
     def release(self) -> None:
         """Answer what `silent` has been asked, as soon as it has been asked something; from any thread."""
@@ -303,6 +305,7 @@ class System(Behind):
         tls: Tls | None,
         grants: Sequence[Grant] | None,
         gate_limits: LocalLimits | None,
+        recording: Recording,
     ) -> None:
         super().__init__(arena_bytes)
         memories, ids = EchoMemories(self.arena), itertools.count(1)
@@ -315,10 +318,12 @@ class System(Behind):
             clock=self.clock,
             statistics=self.statistics,
             identity=Identity(name="slotwise", version="test"),
+            refused=self.refused.append,
             limits=limits,
             late_answers=late_answers,
             tls=tls,
             grants=grants,
+            recording=recording,
         )
         if gate_limits is not None:
             self.gate = LocalDoor(
@@ -332,9 +337,9 @@ class System(Behind):
                 limits=gate_limits,
                 bounds=limits.bounds(),
                 request_ids=ids,
+                refused=self.refused.append,
                 server="test",
-                regions=self.door.regions,
-                access=self.door.access,
+                relays=Relays(access=self.door.access, regions=self.door.regions),
                 late_answers=late_answers,
             )
         self.engine = Engine(
@@ -383,11 +388,12 @@ def serving(
     management_port: int | None = None,
     gate_path: str = "",
     gate_limits: LocalLimits = LOCAL_LIMITS,
+    recording: Recording = NO_RECORDING,
 ) -> Iterator[System]:
     """A system that listens, on a thread of its own; with `local_path` on a Unix socket too, and at a gate for gRPC."""
 
     async def begin() -> System:
-        system = System(limits, arena_bytes, late_answers, tls, grants, gate_limits if gate_path else None)
+        system = System(limits, arena_bytes, late_answers, tls, grants, gate_limits if gate_path else None, recording)
         if system.gate is not None:
             system.gate.start(gate_path)
         system.port = await system.door.start(HOST, 0, local_path, management_port)

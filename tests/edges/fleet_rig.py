@@ -44,7 +44,9 @@ class Rig(LiveHarness):
         self.wait_until(find)
         return find()[0]
 
-    def send(self, model: str, *questions: dict[str, Array], outputs: Sequence[str] = ()) -> int:
+    def send(
+        self, model: str, *questions: dict[str, Array], outputs: Sequence[str] = (), latest_ns: int = FOREVER_NS
+    ) -> int:
         self._batches += 1
         requests = tuple(self._make_request(model, arrays, tuple(outputs)) for arrays in questions)
         self.fleet.send(
@@ -55,13 +57,13 @@ class Rig(LiveHarness):
                 requests=requests,
                 rows=sum(request.rows for request in requests),
                 earliest_ns=0,
-                latest_ns=FOREVER_NS,
+                latest_ns=latest_ns,
                 expected_ns=0,
             )
         )
         for request in requests:  # the door lets go; the fleet holds the tensors now
-            if request.region is not None:
-                self.arena.release(request.region)
+            for region in request.regions:
+                self.arena.release(region)
         return self._batches
 
     def wait_for(self, batch_id: int, *, is_turn_over: bool = True) -> BatchDone | BatchFailed:
@@ -115,7 +117,7 @@ class Rig(LiveHarness):
             deadline_ns=0,
             rows=rows,
             inputs=tuple(refs),
-            region=region,
+            regions=(region,),
             outputs=outputs,
         )
 

@@ -27,8 +27,9 @@ DATATYPES = {
     "tensor(double)": "FP64",
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
 }
-NUMPY_TYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64}
+NUMPY_TYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
 
 
 class RuntimeInspector:
@@ -41,7 +42,9 @@ class RuntimeInspector:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         self.inspected.append(path)
         self.shapes.append(shapes)
         self.reached.set()

@@ -59,6 +59,23 @@ def test_large_outputs_are_right_alone_and_in_a_batch(start: Start) -> None:
         assert np.allclose(answer["y"], direct(rig, "wide", question)[0], atol=1e-4)
 
 
+def test_a_batch_that_never_runs_takes_nothing_of_the_one_before_it_back(start: Start) -> None:
+    rig = start("mlp")
+    rig.run("mlp", numbers(3, 64))
+    rig.ends_turns = False  # what has come is still to be read
+    questions = [numbers(3, 64, seed) for seed in range(2)]
+    first = rig.send("mlp", questions[0])
+    between = rig.send("mlp", questions[0], latest_ns=1)
+    last = rig.send("mlp", questions[1])
+    rig.fleet.flush()
+    assert isinstance(rig.wait_for(between, is_turn_over=False), BatchFailed)
+    for batch, question in zip((first, last), questions, strict=True):
+        result = rig.wait_for(batch, is_turn_over=False)
+        assert isinstance(result, BatchDone)
+        (ref,) = result.outputs[0]
+        assert np.allclose(rig.read(ref), direct(rig, "mlp", question)[0], atol=1e-6)
+
+
 def test_texts_go_in_and_come_out(start: Start) -> None:
     rig = start("texts")
     questions = [
@@ -109,6 +126,25 @@ def test_room_for_outputs_comes_back_at_the_end_of_the_turn_and_not_before(start
     assert np.allclose(rig.read(done.outputs[0][0]), direct(rig, "wide", question)[0], atol=1e-4)
     rig.ends_turns = True
     assert rig.run("wide", question)[0]["y"].shape == (600, 512)
+
+
+def test_a_batch_that_never_ran_takes_no_room_from_the_outputs_before_it(start: Start) -> None:
+    rig = start("two")
+    rig.specs["absent"] = make_spec("absent", Path("absent.onnx"))
+    rig.ends_turns = False  # nothing has been read yet when the last batch takes its room
+    questions = [numbers(1, 4, seed) for seed in range(2)]
+    first, absent, second = (
+        rig.send("two", questions[0]),
+        rig.send("absent", questions[0]),
+        rig.send("two", questions[1]),
+    )
+    done = [rig.wait_for(first), rig.wait_for(second, is_turn_over=False)]
+    failed = rig.wait_for(absent, is_turn_over=False)
+    assert isinstance(failed, BatchFailed)
+    assert failed.failure is Failure.NOT_LOADED
+    for question, result in zip(questions, done, strict=True):
+        assert isinstance(result, BatchDone)
+        assert np.array_equal(np.hstack([rig.read(ref) for ref in result.outputs[0]]), question["x"])
 
 
 def test_a_model_that_gives_another_shape_than_it_declares_is_answered_all_the_same(start: Start) -> None:

@@ -6,14 +6,17 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slotwise.edges.logs.files import has_parquet
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.refusals import TEXT_CHARS_MAX, Refusals, plain
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import Log, ThreadedLogs
+from slotwise.engine.ports import Refusal
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived
 from slotwise.facts.types import Outcome, Request
@@ -95,6 +98,38 @@ def test_a_folder_that_goes_away_costs_rows_and_nothing_else_until_it_is_back(tm
     log.put(row(100))
     log.close()
     assert (log.statistics().rows, [one["t"] for one in read(folder)]) == (1, ["100"])
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def now_ns(self) -> int:
+        return self.now
+
+
+def test_refusals_are_counted_in_full_and_become_rows_in_part() -> None:
+    clock, rows = Hands(), list[RefusedRow]()
+    refusals = Refusals(clock, per_s=2.0, burst=3, put=rows.append)  # type: ignore[arg-type]  # it only reads it
+    refusal = Refusal(door="http", status=404, reason="none", message="no", peer="here:1", target="/x")
+    for _ in range(10):
+        refusals.note(refusal)
+    clock.now += 1_000_000_000
+    for count in (1, 4, 1):
+        refusals.note(replace(refusal, count=count))
+    assert refusals.counts == {("http", 404, "none"): 16}
+    assert [row.left_out for row in rows] == [0, 0, 0, 7, 3]
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "=1+1", "@x", "\x1b[31m", "\u202e", "\ud800", "x" * 10_000, "\0"])
+def test_a_text_in_a_row_is_plain_and_short(text: str) -> None:
+    found = plain(text)
+    assert found.isascii()
+    assert found.isprintable()
+    assert len(found) <= TEXT_CHARS_MAX + 1
+    assert not found.startswith(("=", "+", "-", "@"))
 
 
 FULL = """

@@ -10,11 +10,12 @@ import pytest
 
 from slotwise.edges.repository.layout import Limits
 from slotwise.edges.repository.registry import Defaults, Registry
+from slotwise.edges.zoo import chain
 from slotwise.edges.zoo.catalogue import SOURCES
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.facts.events import Event, ModelAdded
 from slotwise.facts.types import TensorSpec, Variant
-from tests.edges.repositories import Repository, RuntimeInspector, found, opened
+from tests.edges.repositories import Repository, RuntimeInspector, found, opened, settle
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_what_a_measurement_rests_on_makes_it_anew(repository: Repository, chang
     elif change == "batch_max":
         repository.put("double", toml="batch_max = 2")
     else:
-        for entry in repository.cache.iterdir():
+        for entry in repository.cache.glob("*.json"):
             entry.write_bytes(entry.read_bytes()[:-20])
     assert found(opened(repository), "double").state is ModelState.READY
     assert len(repository.inspector.inspected) == 2
@@ -138,7 +139,7 @@ def test_what_a_measurement_rests_on_makes_it_anew(repository: Repository, chang
 def test_a_spoilt_memory_is_as_good_as_none(repository: Repository, content: bytes) -> None:
     repository.put("double")
     opened(repository)
-    for entry in repository.cache.iterdir():
+    for entry in repository.cache.glob("*.json"):
         entry.write_bytes(content)
     assert found(opened(repository), "double").state is ModelState.READY
     opened(repository)
@@ -291,12 +292,53 @@ def test_the_whole_zoo_is_on_offer(zoo_path: Path, tmp_path: Path) -> None:
     posted: list[Event] = []
     registry = Registry(root=zoo_path, inspector=inspector, post=posted.append, cache=tmp_path / "cache")
     asyncio.run(registry.open())
-    offered = {source.name for source in SOURCES}
+    offered = {source.name for source in SOURCES} | chain.FILES.keys()
     assert {row.name for row in registry.index() if row.state is ModelState.READY} == offered
-    assert len(posted) == len(inspector.inspected) == len(offered)
+    assert len(posted) == len(inspector.inspected) + 1 == len(offered)  # a pipeline is not run itself
+    pipeline = registry.specs["ocr-line/1"]
+    assert [step.model for step in pipeline.steps] == ["ocr-prepare/1", "ocr-read/1", "ocr-angle/1"]
+    assert (pipeline.batchable, pipeline.batch_max) == (True, 8)
     for source in SOURCES:
         model = registry.specs[f"{source.name}/1"]
         assert (model.batchable, model.batch_max) == (source.is_batchable, source.batch_max)
         assert model.slo_ns == source.slo_ms * 1_000_000
         assert model.accuracy == source.accuracy
     assert {variant.model for variant in registry.specs["ocr-read/1"].variants} <= offered
+
+
+def test_one_key_offers_a_model_under_consecutive_names_with_one_file_measured_once(repository: Repository) -> None:
+    path = repository.put("double", toml="copies = 50\nslo_ms = 50")
+    repository.put("single", factor=3)
+    registry = opened(repository)
+    names = [f"double_{number}" for number in range(50)]
+    assert [status.name for status in registry.index()] == sorted([*names, "single"])
+    specs = [found(registry, name).spec for name in names]
+    assert {spec.path for spec in specs if spec is not None} == {str(path)}
+    assert len({(spec.digest, spec.slo_ns, spec.profile) for spec in specs if spec is not None}) == 1
+    assert len(repository.inspector.inspected) == 2
+    assert registry.find("double") is None
+
+
+def test_copies_come_and_go_as_their_number_changes(repository: Repository) -> None:
+    async def change() -> list[list[str]]:
+        repository.put("double", toml="copies = 3")
+        registry = repository.registry()
+        await registry.open()
+        seen = []
+        for toml in ("copies = 2", ""):
+            (repository.root / "double" / "slotwise.toml").write_text(toml)
+            await settle(registry)
+            seen.append([status.name for status in registry.index() if status.state is ModelState.READY])
+        with pytest.raises(ModelError, match="there is no model 'double_0'"):
+            await registry.load("double_0")
+        return seen
+
+    assert asyncio.run(change()) == [["double_0", "double_1"], ["double"]]
+
+
+def test_a_model_that_has_copies_cannot_be_loaded_itself(repository: Repository) -> None:
+    repository.put("double", toml="copies = 2")
+    registry = opened(repository)
+    with pytest.raises(ModelError, match="they are double_0 to double_1"):
+        asyncio.run(registry.load("double"))
+    assert [status.name for status in registry.index()] == ["double_0", "double_1"]

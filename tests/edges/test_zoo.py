@@ -111,6 +111,28 @@ def test_the_models_see_what_the_examples_show(zoo_path: Path) -> None:
     assert "".join(found[index - 1] for index in kept) == "SLOTWISE"
 
 
+@pytest.mark.slow
+def test_the_pipeline_s_example_is_what_its_steps_answer_one_by_one(zoo_path: Path) -> None:
+    picture = arrays(zoo_path / "ocr-line" / "example.npz")
+    assert [(array.shape, array.dtype) for array in picture.values()] == [((1, 48, 320, 3), np.uint8)]
+    made = run(session(zoo_path / "ocr-prepare"), picture)
+    (read,) = run(session(zoo_path / "ocr-read"), {"x": made["line"]}).values()
+    (angles,) = run(session(zoo_path / "ocr-angle"), {"x": made["narrow"]}).values()
+    assert_close(arrays(zoo_path / "ocr-line" / "expected.npz"), {"characters": read, "angles": angles})
+    # A picture drawn for the models and one that came as bytes differ by the rounding to bytes alone.
+    np.testing.assert_allclose(made["line"], arrays(zoo_path / "ocr-read" / "example.npz")["x"], atol=1 / 127)
+
+
+@pytest.mark.slow
+def test_the_pipeline_is_built_with_its_models_and_kept_while_they_stay_the_same(tmp_path: Path) -> None:
+    first = zoo.build(tmp_path, only=["ocr-line"])
+    assert sorted(entry.name for entry in first) == ["ocr-angle", "ocr-line", "ocr-prepare", "ocr-read"]
+    assert not any(entry.was_built for entry in zoo.build(tmp_path, only=["ocr-line"]))
+    (tmp_path / "ocr-line" / "pipeline.yaml").write_text("steps: []")
+    again = {entry.name: entry.was_built for entry in zoo.build(tmp_path, only=["ocr-line"])}
+    assert again == {"ocr-angle": False, "ocr-read": False, "ocr-line": True, "ocr-prepare": True}
+
+
 def test_the_catalogue_is_varied_and_says_why_each_may_be_used() -> None:
     assert len(SOURCES) >= 13
     assert len({source.name for source in SOURCES}) == len(SOURCES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import zlib
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -101,8 +102,8 @@ class Wire:
         headers = {name.lower(): text for name, text in (line.split(": ", 1) for line in lines)}
         status = int(status_line.split(" ")[1])
         body = b"" if status == 100 else self._exactly(int(headers["content-length"]))
-        if headers.get("content-encoding") == "gzip":
-            body = gzip.decompress(body)
+        if "content-encoding" in headers:
+            body = {"gzip": gzip.decompress, "deflate": zlib.decompress}[headers["content-encoding"]](body)
         is_json = body and headers.get("content-type") == "application/json"
         return Answer(status, headers, body, json.loads(body) if is_json else {})
 

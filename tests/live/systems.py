@@ -78,6 +78,16 @@ async def serving(
     root: Path, *, recorders: Sequence[Recorder] = (), journal: Path | None = None, **changes: object
 ) -> AsyncIterator[LiveSystem]:
     """A server over a folder, on a free port, with two executors on whatever cores there are."""
+    async with starting(root, recorders=recorders, journal=journal, **changes) as (system, started):
+        await started
+        yield system
+
+
+@asynccontextmanager
+async def starting(
+    root: Path, *, recorders: Sequence[Recorder] = (), journal: Path | None = None, **changes: object
+) -> AsyncIterator[tuple[LiveSystem, asyncio.Task[None]]]:
+    """The same while it starts."""
     settings: dict[str, object] = {
         "repository": str(root),
         "http_port": 0,
@@ -89,10 +99,12 @@ async def serving(
     }
     config = read(None, settings | changes)
     system = LiveSystem(config, recorders=recorders)
+    started = asyncio.create_task(system.start())
     try:
-        await system.start()
-        yield system
+        yield system, started
     finally:
+        started.cancel()
+        await asyncio.wait([started])
         await system.close()
     assert system.failure is None, "the engine has stopped"
 

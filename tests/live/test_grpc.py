@@ -72,6 +72,11 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def memory_mib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon:"))) >> 10
+
+
 def slow_input() -> triton.InferInput:
     made = triton.InferInput("x", [1, 4], "FP32")
     made.set_data_from_numpy(np.ones((1, 4), np.float32))
@@ -197,3 +202,17 @@ def test_a_taken_grpc_port_ends_the_start_with_a_line_that_says_so(root: Path) -
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert f"port {port}: Address already in use; name another with --host or --grpc-port" in done.stderr
+
+
+def test_calls_that_are_turned_away_leave_no_messages_behind(root: Path) -> None:
+    asked = triton.InferInput("x", [1, 1 << 20], "FP32")
+    asked.set_data_from_numpy(np.zeros((1, 1 << 20), np.float32))
+    with served(root) as server, triton.InferenceServerClient(server.grpc) as client:
+        grown_mib = []
+        for calls in (5, 15):  # the first ones fill what gRPC keeps for messages
+            before_mib = memory_mib(server.doors()[0])
+            for _ in range(calls):
+                with pytest.raises(InferenceServerException, match="there is no model 'nobody'"):
+                    client.infer("nobody", [asked])
+            grown_mib.append(memory_mib(server.doors()[0]) - before_mib)
+    assert grown_mib[1] < 50, "of the 60 MiB that were sent, each of them twice in memory while it is read"

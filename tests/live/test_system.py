@@ -17,7 +17,7 @@ import tritonclient.http.aio as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from slotwise.edges.zoo.build import build
-from tests.live.systems import client_of, put_emulated, put_network, serving, tensor, until
+from tests.live.systems import client_of, put_emulated, put_network, serving, starting, tensor, until
 
 ZOO = Path(__file__).parents[2] / ".zoo"
 PATIENCE_US = 30_000_000
@@ -67,6 +67,27 @@ def answers_as_expected(client: blocking.InferenceServerClient, folder: Path) ->
     return all(np.array_equal(answer.as_numpy(name), expected[name]) for name in expected.files)
 
 
+def test_all_executors_map_the_same_weights_also_after_a_second_start(tmp_path: Path) -> None:
+    put_network(tmp_path / "models", "mlp")
+
+    async def mapped() -> list[set[str]]:
+        async with serving(tmp_path / "models") as system, client_of(system) as client:
+            inputs = [tensor("x", np.ones((1, 64), np.float32))]
+            await client.infer("mlp", inputs, timeout=PATIENCE_US)
+            pids = [one.pid for one in system.fleet.statistics().executors]
+            return [weights_mapped(pid) for pid in pids]
+
+    first, second = asyncio.run(mapped())
+    assert len(first) == 1
+    assert first == second
+    assert asyncio.run(mapped()) == [first, second]
+
+
+def weights_mapped(pid: int | None) -> set[str]:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if line.endswith("weights.bin")}
+
+
 def test_a_real_and_an_emulated_executor_are_the_same_to_the_controller(tmp_path: Path) -> None:
     root = tmp_path / "models"
     put_network(root, "real")
@@ -104,6 +125,36 @@ def test_what_cannot_be_in_time_is_refused_with_a_reason_and_a_time_to_come_agai
     assert document["reason"] == "infeasible"
     assert document["predicted_ms"] >= 200
     assert "Retry-After" in headers
+
+
+def test_a_server_that_reads_its_models_says_that_it_initializes_and_then_serves(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    put_emulated(root, "model", run_ms=1)
+
+    async def ask() -> tuple[set[tuple[int, str]], dict[str, int]]:
+        async with starting(root) as (system, started), aiohttp.ClientSession() as session:
+            await until(lambda: system.http_port)
+            base = f"http://127.0.0.1:{system.http_port}/v2"
+            inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]
+            body = {"parameters": {"timeout": PATIENCE_US}, "inputs": inputs}
+            told: set[tuple[int, str]] = set()
+            early = {}
+            for path in ("health/live", "health/ready"):
+                async with session.get(f"{base}/{path}") as reply:
+                    early[path] = reply.status
+            while not started.done():
+                async with session.post(f"{base}/models/model/infer", json=body) as reply:
+                    told.add((reply.status, (await reply.json()).get("reason", "")))
+                    assert reply.status == 200 or "Retry-After" in reply.headers
+            await started
+            async with session.get(f"{base}/health/ready") as reply:
+                early["then"] = reply.status
+            return told, early
+
+    told, health = asyncio.run(ask())
+    assert (503, "initializing") in told
+    assert told <= {(503, "initializing"), (200, "")}
+    assert health == {"health/live": 200, "health/ready": 503, "then": 200}
 
 
 def test_an_answer_that_misses_its_deadline_is_told_as_504(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.policy": ("slotwise.facts",),
     "slotwise.engine": ("slotwise.facts",),
     "slotwise.workload": ("slotwise.facts",),
-    "slotwise.sim": ("slotwise.facts", "slotwise.engine", "slotwise.workload"),
+    "slotwise.pipelines": ("slotwise.facts", "slotwise.engine.ports"),
+    "slotwise.sim": ("slotwise.facts", "slotwise.engine", "slotwise.workload", "slotwise.pipelines"),
     "slotwise.oracle": ("slotwise.facts",),
     "slotwise.edges": ("slotwise.facts", "slotwise.engine.ports"),
     "slotwise.worker": (
@@ -40,7 +41,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.edges.fleets.ring",
         "slotwise.edges.fleets.messages",
     ),
-    "slotwise.grpc_door": ("slotwise.edges.oip.grpc", "slotwise.lifeline"),
+    "slotwise.grpc_door": ("slotwise.edges.oip.grpc", "slotwise.engine.ports", "slotwise.lifeline"),
     "slotwise.lifeline": (),
     "slotwise.client": (
         "slotwise.facts",
@@ -60,10 +61,21 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "slotwise.explain": ("slotwise.facts", "slotwise.engine.journal", "slotwise.engine.timeline"),
     "slotwise.top": ("slotwise.facts", "slotwise.edges.metrics"),
-    "slotwise.config": ("slotwise.edges", "slotwise.policy.controller"),
+    "slotwise.config": ("slotwise.edges", "slotwise.policy.controller", "slotwise.pipelines.deadlines"),
+    "slotwise.executors": (
+        "slotwise.config",
+        "slotwise.summary",
+        "slotwise.edges.fleets",
+        "slotwise.edges.slices",
+        "slotwise.edges.store",
+        "slotwise.engine.clock",
+        "slotwise.engine.ports",
+        "slotwise.facts",
+    ),
+    "slotwise.summary": ("slotwise.facts", "slotwise.edges.fleets"),
     "slotwise.app": ("slotwise",),
-    "slotwise.measuring": ("slotwise.app", "slotwise.config", "slotwise.edges", "slotwise.engine", "slotwise.facts"),
     "slotwise.simulation": ("slotwise",),
+    "slotwise.measuring": ("slotwise",),
     "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
     "slotwise.terminal": (),
     "slotwise.cli": ("slotwise",),
@@ -88,6 +100,7 @@ VALUE_MODULES = frozenset(
         "enum",
         "fractions",
         "functools",
+        "hashlib",
         "heapq",
         "itertools",
         "math",
@@ -124,7 +137,14 @@ EFFECT_MODULES = frozenset(
 )
 """What has an effect, or asks the machine something; the rooms of `PURE_ROOMS` use none of it."""
 
-PURE_ROOMS = ("slotwise.policy", "slotwise.engine", "slotwise.workload", "slotwise.sim", "slotwise.oracle")
+PURE_ROOMS = (
+    "slotwise.policy",
+    "slotwise.engine",
+    "slotwise.pipelines",
+    "slotwise.workload",
+    "slotwise.sim",
+    "slotwise.oracle",
+)
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
     "slotwise.workload.traces": frozenset({"pathlib"}),
@@ -134,6 +154,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
     "grpc": ("slotwise.edges.oip.grpc", "slotwise.client.grpc"),
     "grpc_health": ("slotwise.edges.oip.grpc",),
+    "grpc_reflection": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),
     "matplotlib": ("slotwise.edges.plots",),
     "msgspec": (
@@ -176,6 +197,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("slotwise.edges.runtimes", "slotwise.edges.slices"),
     "typer": ("slotwise.cli", "slotwise.terminal"),
     "uvicorn": ("slotwise.edges.oip",),
+    "yaml": ("slotwise.edges.repository",),
 }
 """Third-party library -> the only places that may import it."""
 

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from slotwise.edges.oip.grpc import inference_pb2
-from slotwise.edges.oip.grpc.pages import CALLS, NOT_SERVED
+from slotwise.edges.oip.grpc.pages import CALLS
 from tests.repo.protocol import FOLDER, GENERATED, generate
 
 OURS = inference_pb2.DESCRIPTOR
@@ -42,7 +42,7 @@ def test_every_method_of_the_standard_client_is_answered() -> None:
         assert known[method.name] == (method.input_type.name, method.output_type.name)
     inference = {"ModelInfer", "ModelStreamInfer"}
     assert {method.name for method in ours.methods} == CALLS.keys() | inference
-    assert known.keys() == CALLS.keys() | NOT_SERVED.keys() | inference
+    assert known.keys() == CALLS.keys() | inference
 
 
 def check_message(ours: Descriptor, theirs: Descriptor) -> None:

@@ -10,19 +10,19 @@ import msgspec
 
 from slotwise.cli import app
 from slotwise.config import Config
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 from slotwise.edges.oip.answers import STATUSES, AnswerParameters
 from slotwise.edges.oip.tls import Tls
 from slotwise.edges.repository.settings import Settings
 from slotwise.facts.types import Reason
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.policy.view import TRANSITIONS, TicketState
-from slotwise.simulation import FleetPart, ModelPart, Spec
+from slotwise.simulation import FleetPart, ModelPart, PipelinePart, Spec
 from tests.repo.cli import read_commands
 from tests.repo.tree import ROOT
 
 STEP = re.compile(r"`([\w/]+\.py): ([\w.]+)`")
-FILE_ONLY = {"models", "fleet"}
+FILE_ONLY = {"models", "pipelines", "fleet"}
 """Keys of a simulation's file that stand as the names of tables."""
 
 
@@ -82,7 +82,12 @@ def test_every_key_of_a_model_stands_in_the_reference() -> None:
 
 
 def test_every_key_of_a_simulation_stands_in_the_reference() -> None:
-    names = [name for part in (Spec, FleetPart, ModelPart) for name in part.__struct_fields__ if name not in FILE_ONLY]
+    names = [
+        name
+        for part in (Spec, FleetPart, ModelPart, PipelinePart)
+        for name in part.__struct_fields__
+        if name not in FILE_ONLY
+    ]
     assert unnamed(names, section("reference.md", "## The file of a simulation")) == []
 
 
@@ -91,7 +96,7 @@ def test_every_parameter_of_an_answer_stands_in_the_reference() -> None:
 
 
 def test_every_column_of_the_logs_stands_in_the_reference() -> None:
-    columns = [*RequestRow._fields, *ActionRow._fields]
+    columns = [*RequestRow._fields, *ActionRow._fields, *RefusedRow._fields]
     assert unnamed(columns, section("reference.md", "## The logs")) == []
 
 

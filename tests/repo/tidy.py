@@ -38,7 +38,7 @@ class Ban:
 
     names: str
     instead: str
-    within: tuple[str, ...] = ("src/", "tests/", "examples/", "benchmarks/", "experiments/")
+    within: tuple[str, ...] = ("src/", "tests/", "examples/", "benchmarks/", "experiments/", "fuzz/")
     except_in: tuple[str, ...] = ()
 
     def matches(self, path: str, name: str) -> bool:

@@ -411,3 +411,11 @@ def test_a_head_seen_before_means_the_same_and_must_add_up_again() -> None:
     for number in range(HEADS_MAX + 1):
         assert decode(binary("FP32", (1, 2), tail, id=str(number))[0], 8, model).wish.id == str(number)
     assert len(model.heads) <= HEADS_MAX
+
+
+@pytest.mark.parametrize("depth", [2, 1_000, 100_000])
+def test_json_of_any_depth_is_a_400(depth: int) -> None:
+    for body in (b"[" * depth, b'{"z":' * depth, message().replace(b"[1, 2]}", b"[" * depth + b"]" * depth + b"}")):
+        with pytest.raises(WireError) as refused:
+            decode_json(body, contract(tensor()))
+        assert refused.value.status == 400

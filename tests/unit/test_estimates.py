@@ -53,6 +53,26 @@ def test_drift_forgets_the_time_before_it() -> None:
     assert estimates.drifts() == 1
 
 
+def test_the_way_to_another_machine_is_learned_by_model_and_there_is_none_on_this_one() -> None:
+    estimates = learned()
+    estimates.note_far("far", MS)
+    assert [estimates.way_ns(executor, "m/1") for executor in ("a", "far")] == [0, MS]
+    for _ in range(20):
+        estimates.note_way("far", "m/1", 4 * MS)
+    assert [estimates.way_ns("far", model) for model in ("m/1", "other/1")] == [4 * MS, MS]
+    estimates.forget_executor("far")
+    assert estimates.way_ns("far", "m/1") == 0
+
+
+def test_a_way_that_keeps_everyone_away_is_doubted() -> None:
+    estimates = learned()
+    estimates.note_far("far", MS)
+    estimates.note_way("far", "m/1", 500 * MS)
+    for _ in range(20):
+        estimates.doubt("far", SPEC, 1)
+    assert estimates.way_ns("far", "m/1") == MS
+
+
 def test_a_margin_is_learned_from_late_batches_and_bounded_by_what_runs_take() -> None:
     estimates = learned(*[10] * 20)
     for _ in range(50):

@@ -90,6 +90,14 @@ def test_an_input_in_shared_memory_has_no_raw_data() -> None:
     assert second["parameters"] == {"binary_data_size": 4}
 
 
+def test_a_region_without_a_value_does_not_move_the_data_of_others() -> None:
+    request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"abcd", b"efgh"])
+    request.inputs.add(name="a", datatype="FP32", shape=[1]).parameters["shared_memory_region"].SetInParent()
+    request.inputs.add(name="b", datatype="FP32", shape=[1])
+    assert question_of(request, None).tensors == [b"abcd", b"efgh"]
+    assert [given["parameters"] for given in head_of(request)["inputs"]] == [{"binary_data_size": 4}] * 2
+
+
 def test_parameters_of_every_kind_go_on_and_those_of_the_form_are_ours() -> None:
     request = pb.ModelInferRequest(model_name="m", id="7")
     request.parameters["flag"].bool_param = True

@@ -63,7 +63,7 @@ def read_header(line: bytes) -> dict[str, object]:
     """The first line's fields. Raises JournalError when it is none or of another version."""
     try:
         header = msgspec.json.decode(line, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(
             f"line 1: not a journal's header ({error}); name a file that --journal has written"
         ) from error
@@ -119,5 +119,5 @@ def _read_turn(number: int, line: bytes) -> tuple[int, list[Event], msgspec.Raw]
         return now_ns, [msgspec.convert(fields, _EVENTS_BY_NAME[name]) for name, fields in pairs], actions
     except KeyError as error:
         raise JournalError(f"line {number}: unknown event {error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(f"line {number} is damaged: {error}") from error

@@ -66,11 +66,97 @@ class Front(Protocol):
         """Answer one request."""
 
 
+@value
+class Refusal:
+    """What a door has turned away by itself, unheard by the engine. Texts are as clients sent them."""
+
+    door: str
+    """`http`, `grpc` or `local`."""
+    status: int
+    """As HTTP has it."""
+    reason: str
+    message: str
+    peer: str = ""
+    target: str = ""
+    count: int = 1
+    """How many of this kind it stands for."""
+
+
+Refused = Callable[[Refusal], None]
+"""Told of each refusal of a door's own. Cheap."""
+
+
 class Recorder(Protocol):
     """Keeps what happened in a turn: a journal, a log, a check of invariants, metrics."""
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """One turn has been decided and is about to be carried out."""
+
+
+UNBOUNDED = 1 << 62
+"""A count that is never used up."""
+
+
+@value
+class TraceSetting:
+    """Which requests are traced: none, or one in so many until `left` more have been."""
+
+    is_on: bool
+    one_in: int
+    left: int = UNBOUNDED
+
+
+@value
+class OwnTraceSetting:
+    """What one model, or the server as a whole, sets for itself. None is left to whoever stands above it."""
+
+    is_on: bool | None = None
+    one_in: int | None = None
+    left: int | None = None
+
+
+class Tracing(Protocol):
+    """Which requests are traced, by the model's name; the empty name stands for all models that set nothing."""
+
+    def setting(self, model: str = "") -> TraceSetting:
+        """What holds for a model."""
+
+    def own(self, model: str = "") -> OwnTraceSetting:
+        """What of it the model sets for itself, with what is left of its count."""
+
+    def put(self, own: OwnTraceSetting, model: str = "") -> None:
+        """Have a model set this for itself from now on."""
+
+
+@value
+class LogSetting:
+    """Which rows the logs keep: of requests by how they ended, and of actions."""
+
+    info: bool = True
+    """Requests answered in time, and those whose clients went away."""
+    warning: bool = True
+    """Requests that were refused, dropped, or answered late."""
+    error: bool = True
+    """Requests that failed."""
+    actions: bool = True
+
+
+class Logging(Protocol):
+    """Logs that are kept, and which rows they keep."""
+
+    @property
+    def folder(self) -> str:
+        """Where they are kept."""
+
+    @property
+    def format(self) -> str:
+        """What kind of files they are."""
+
+    def setting(self) -> LogSetting:
+        """Which rows they keep."""
+
+    def put(self, setting: LogSetting) -> None:
+        """Keep these rows from now on."""
 
 
 class ModelCounts(Protocol):
@@ -169,6 +255,8 @@ class Inspection:
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     profile: Profile
+    pack: str = ""
+    """The name of the packed model's file, where it was packed and measured in that form."""
 
 
 NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
@@ -177,8 +265,12 @@ NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 class Inspector(Protocol):
     """Loads a model apart from the executors, to see whether it works and what it costs."""
 
-    async def inspect(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Inspection:
+    async def inspect(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
+    ) -> Inspection:
         """Load, warm up and measure. Raises ModelError; a model that crashes takes nothing with it.
+
+        Given an empty folder to `pack_into`, the model is brought into the form whose weights executors share.
 
         `shapes` says, by input, with which shape to measure where the model leaves a dimension open; it is the
         whole shape, with 1 for the batch.

@@ -94,7 +94,7 @@ def _moments(number: int, line: bytes, decoders: Mapping[str, Decode]) -> Iterat
             decode = decoders.get(name)
             if decode is not None:
                 yield now_ns, decode(fields)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(f"line {number}: {error}") from error
 
 

@@ -19,6 +19,14 @@ from slotwise.facts.events import ExecutorLost, ExecutorUp, Loaded, LoadFailed
 from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT, Failure, Outcome, Reason
 
 
+class Part(msgspec.Struct):
+    """Which step of which request to a pipeline a request is."""
+
+    request_id: int
+    model: str
+    step: int
+
+
 class Asking(msgspec.Struct):
     """A request as it arrived."""
 
@@ -28,6 +36,7 @@ class Asking(msgspec.Struct):
     deadline_ns: int
     rows: int = 1
     priority: int = PRIORITY_DEFAULT
+    step_of: Part | None = None
 
 
 class Run(msgspec.Struct):
@@ -55,6 +64,17 @@ class Ending(msgspec.Struct):
 
 class _Arrived(msgspec.Struct):
     request: Asking
+
+
+class _PipelineEnded(msgspec.Struct):
+    request: Asking
+    outcome: Outcome
+    reason: Reason = Reason.NONE
+    message: str = ""
+    predicted_ns: int = FOREVER_NS
+
+    def ending(self) -> Ending:
+        return Ending(self.request.id, self.outcome, self.reason, self.message, self.predicted_ns)
 
 
 class _Done(msgspec.Struct):
@@ -85,8 +105,9 @@ _DECODERS: dict[str, Decode] = {
     "Load": msgspec.json.Decoder(Load).decode,
     "Unload": msgspec.json.Decoder(Unload).decode,
     "Reply": msgspec.json.Decoder(Ending).decode,
+    "PipelineEnded": msgspec.json.Decoder(_PipelineEnded).decode,
 }
-_ENDINGS: dict[str, Decode] = {name: _DECODERS[name] for name in ("Arrived", "Reply")}
+_ENDINGS: dict[str, Decode] = {name: _DECODERS[name] for name in ("Arrived", "Reply", "PipelineEnded")}
 
 
 @dataclass(slots=True)
@@ -129,8 +150,17 @@ class Then:
 
 
 @dataclass(slots=True)
+class Leg:
+    """A step of a request to a pipeline: a request of its own, and its end."""
+
+    asking: Asking
+    ending: Ending | None = None
+    replied_ns: int | None = None
+
+
+@dataclass(slots=True)
 class Story:
-    """One request."""
+    """One request. One to a pipeline has no batches but `legs`, in the order in which they began."""
 
     asking: Asking
     waiting: int
@@ -139,6 +169,7 @@ class Story:
     executors: list[Then]
     attempts: list[Attempt] = field(default_factory=list)
     loadings: list[Loading] = field(default_factory=list)
+    legs: list[Leg] = field(default_factory=list)
     ending: Ending | None = None
     replied_ns: int | None = None
 
@@ -163,15 +194,18 @@ def read_worst(lines: Iterable[bytes], count: int) -> list[int]:
     asked: dict[int, Asking] = {}
     worst: list[tuple[int, int]] = []
     for now_ns, moment in read_moments(lines, _ENDINGS):
+        asking, ending = None, None
         if isinstance(moment, _Arrived):
             asked[moment.request.id] = moment.request
         elif isinstance(moment, Ending):
-            asking = asked.pop(moment.request_id, None)
-            missed = missed_ns(asking, moment, now_ns) if asking is not None else None
-            if missed is not None:
-                heapq.heappush(worst, (missed, -moment.request_id))
-                if len(worst) > count:
-                    heapq.heappop(worst)
+            asking, ending = asked.pop(moment.request_id, None), moment
+        elif isinstance(moment, _PipelineEnded):
+            asking, ending = moment.request, moment.ending()
+        missed = missed_ns(asking, ending, now_ns) if asking is not None and ending is not None else None
+        if missed is not None and asking is not None:
+            heapq.heappush(worst, (missed, -asking.id))
+            if len(worst) > count:
+                heapq.heappop(worst)
     return [-number for _, number in sorted(worst, reverse=True)]
 
 
@@ -204,6 +238,8 @@ class _Reader:
         self.stories: dict[int, Story] = {}
         self._ids = ids
         self._open: dict[int, Asking] = {}
+        self._legs: dict[int, Leg] = {}
+        """Steps of followed requests, by their own ids."""
         self._running: set[int] = set()
         self._waiting: Counter[str] = Counter()
         self._executors: dict[str, _Executor] = {}
@@ -221,6 +257,7 @@ class _Reader:
             Load: self._load,
             Unload: self._unload,
             Ending: self._ended,
+            _PipelineEnded: self._pipeline_ended,
         }
 
     def take(self, now_ns: int, moment: object) -> None:
@@ -233,6 +270,13 @@ class _Reader:
         asking = event.request
         if asking.id in self._ids:
             self.stories[asking.id] = self._story(asking, now_ns)
+        part = asking.step_of
+        if part is not None and part.request_id in self._ids:
+            if part.request_id not in self.stories:  # its own arrival is told with its end
+                whole = Asking(part.request_id, part.model, asking.arrival_ns, FOREVER_NS, asking.rows, asking.priority)
+                self.stories[whole.id] = self._story(whole, now_ns)
+            self._legs[asking.id] = Leg(asking)
+            self.stories[part.request_id].legs.append(self._legs[asking.id])
         self._open[asking.id] = asking
         self._waiting[asking.model] += 1
 
@@ -336,6 +380,11 @@ class _Reader:
             self._running.discard(asking.id)
         else:
             self._waiting[asking.model] -= 1
-        story = self.stories.get(asking.id)
-        if story is not None:
-            story.ending, story.replied_ns = ending, now_ns
+        for told in (self.stories.get(asking.id), self._legs.pop(asking.id, None)):
+            if told is not None:
+                told.ending, told.replied_ns = ending, now_ns
+
+    def _pipeline_ended(self, event: _PipelineEnded, now_ns: int) -> None:
+        if event.request.id in self._ids:
+            story = self.stories.setdefault(event.request.id, self._story(event.request, now_ns))
+            story.asking, story.ending, story.replied_ns = event.request, event.ending(), now_ns

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-from slotwise.explain.story import Attempt, Ending, Loading, Story, Then
+from slotwise.explain.story import Attempt, Ending, Leg, Loading, Story, Then
 from slotwise.facts.types import FOREVER_NS, Failure, Outcome, Reason
 from slotwise.facts.units import MS
 
 CAME_BACK = "its batch came back"
 """So begins what the controller says of one that is tried again."""
+OF_STEPS = ("its steps", "step ")
+"""So begins what is said of a request to a pipeline."""
 OVERRUN_FACTOR = 1.2
 """A batch that took so many times as long as expected has overrun."""
 BLAME_SHARE = 0.5
@@ -60,6 +62,20 @@ class LoadTold(msgspec.Struct, frozen=True):
     trouble: str
 
 
+class StepTold(msgspec.Struct, frozen=True):
+    """A step of a request to a pipeline, counted from 1; `request` is what the step itself can be explained by."""
+
+    step: int
+    request: int
+    model: str
+    sent_ms: float
+    allowed_ms: float | None
+    """From its sending."""
+    outcome: str | None
+    reason: str
+    latency_ms: float | None
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """One request: what it met, how it ended, and why, in a sentence."""
 
@@ -82,6 +98,8 @@ class Explanation(msgspec.Struct, frozen=True):
     executors: tuple[ExecutorThen, ...]
     batches: tuple[BatchTold, ...]
     loads: tuple[LoadTold, ...]
+    steps: tuple[StepTold, ...]
+    """Of a request to a pipeline, in the order in which they began; it has no batches of its own."""
     why: str
 
 
@@ -110,6 +128,7 @@ def explanation(story: Story) -> Explanation:
         executors=tuple(_then(one) for one in story.executors),
         batches=tuple(_batch(attempt, story) for attempt in story.attempts),
         loads=tuple(_load(loading, start_ns) for loading in story.loadings),
+        steps=tuple(_step(leg, start_ns) for leg in story.legs),
         why=why(story),
     )
 
@@ -145,6 +164,20 @@ def _load(loading: Loading, start_ns: int) -> LoadTold:
         expected_run_ms=loading.load.expected_ns / MS,
         end_ms=None if loading.ended_ns is None else (loading.ended_ns - start_ns) / MS,
         trouble=loading.trouble,
+    )
+
+
+def _step(leg: Leg, start_ns: int) -> StepTold:
+    asking, ending = leg.asking, leg.ending
+    return StepTold(
+        step=1 + (asking.step_of.step if asking.step_of is not None else 0),
+        request=asking.id,
+        model=asking.model,
+        sent_ms=(asking.arrival_ns - start_ns) / MS,
+        allowed_ms=(asking.deadline_ns - asking.arrival_ns) / MS if asking.deadline_ns < FOREVER_NS else None,
+        outcome=None if ending is None else ending.outcome.value,
+        reason="" if ending is None else ending.reason.value,
+        latency_ms=None if leg.replied_ns is None else (leg.replied_ns - asking.arrival_ns) / MS,
     )
 
 
@@ -189,6 +222,7 @@ _REASONS = {
     Reason.EXECUTOR_LOST: "its executor died, and there was no more try",
     Reason.LOAD_FAILED: "its model could not be loaded",
     Reason.SHUTTING_DOWN: "the server was stopping",
+    Reason.NO_ROOM: "there was no room for what passes between its steps",
 }
 
 
@@ -201,7 +235,7 @@ def _said(ending: Ending) -> str:
 def _refusal(story: Story, ending: Ending) -> str:
     """The controller's own words if there are any, and what stood before it if that was the trouble."""
     text = _said(ending)
-    if ending.reason is not Reason.INFEASIBLE:
+    if ending.reason is not Reason.INFEASIBLE or _is_of_pipeline(ending):
         return text
     holders = [one for one in story.executors if one.holds]
     if not holders:
@@ -215,6 +249,11 @@ def _refusal(story: Story, ending: Ending) -> str:
     return (
         f"{text}; {story.waiting_all} requests waited, and every executor with its model was busy for {busy_ms:.3f} ms"
     )
+
+
+def _is_of_pipeline(ending: Ending) -> bool:
+    """Whether it was refused for its steps, so that no executor was looked at for the whole."""
+    return ending.message.startswith(OF_STEPS)
 
 
 def _tries(story: Story) -> str:
@@ -242,6 +281,9 @@ _TROUBLES = {
 
 def _delay(story: Story) -> str:
     """What a late answer lost its time to."""
+    if story.legs:
+        longest = max((_step(leg, 0) for leg in story.legs), key=lambda told: told.latency_ms or 0.0)
+        return f"its longest step, {longest.step} ({longest.model}), took {ms(longest.latency_ms)} ms"
     attempt = next((one for one in reversed(story.attempts) if not one.trouble and one.ended_ns), None)
     if attempt is None or attempt.started_ns is None or story.replied_ns is None:
         return _tries(story) + "its answer came after the deadline"
@@ -284,6 +326,7 @@ BATCH_COLUMNS = (
     "real",
     "trouble",
 )
+STEP_COLUMNS = ("step", "request", "model", "sent", "allowed", "outcome", "reason", "took")
 LOAD_COLUMNS = ("load", "executor", "sent", "run: expected", "end", "trouble")
 
 
@@ -333,6 +376,23 @@ def batch_rows(told: Explanation) -> list[tuple[str, ...]]:
             one.trouble or "-",
         )
         for one in told.batches
+    ]
+
+
+def step_rows(told: Explanation) -> list[tuple[str, ...]]:
+    """The steps of a pipeline."""
+    return [
+        (
+            str(one.step),
+            str(one.request),
+            one.model,
+            ms(one.sent_ms),
+            ms(one.allowed_ms),
+            one.outcome or "-",
+            one.reason or "-",
+            ms(one.latency_ms),
+        )
+        for one in told.steps
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slotwise.facts.types import Failure, ModelSpec, Request, TensorRef
+from slotwise.facts.types import Failure, ModelSpec, Outcome, Reason, Request, TensorRef
 from slotwise.facts.value import value
 
 
@@ -48,7 +48,7 @@ class BatchDone:
 
 @value
 class BatchFailed:
-    """A batch did not run to a valid end."""
+    """A batch did not run to a valid end. One too late ended when it reached its executor, or would have."""
 
     executor: str
     batch_id: int
@@ -96,6 +96,8 @@ class ExecutorUp:
     executor: str
     memory_bytes: int
     page_bytes: int = 1
+    way_ns: int = 0
+    """What the way there and back takes at least, to one on another machine; 0 for one on this machine."""
 
 
 @value
@@ -111,6 +113,17 @@ class Woke:
     """An instant asked for by `WakeAt` has come."""
 
 
+@value
+class PipelineEnded:
+    """A request to a pipeline was answered. Told for the record: its steps were requests of their own."""
+
+    request: Request
+    outcome: Outcome
+    reason: Reason
+    message: str
+    predicted_ns: int
+
+
 Event = (
     ModelAdded
     | ModelRemoved
@@ -124,6 +137,7 @@ Event = (
     | ExecutorUp
     | ExecutorLost
     | Woke
+    | PipelineEnded
 )
 EVENT_TYPES: tuple[type[Event], ...] = (
     ModelAdded,
@@ -138,4 +152,5 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     ExecutorUp,
     ExecutorLost,
     Woke,
+    PipelineEnded,
 )

@@ -6,6 +6,12 @@ from bisect import bisect_left
 
 from slotwise.facts.value import value
 
+NUMBER_MAX = 1 << 62
+"""Nanoseconds, bytes and rows stay below, and so do sums of two."""
+
+ROWS_MAX = 1 << 14
+"""Of a batch: what is best up to there is found by trying each size."""
+
 
 @value
 class Profile:
@@ -40,7 +46,7 @@ class Profile:
     def best_rows(self, batch_max: int) -> int:
         """The batch size up to `batch_max` with the least time per row, the smaller among near equals."""
         best = 1
-        for rows in range(2, batch_max + 1):
+        for rows in range(2, min(batch_max, ROWS_MAX) + 1):
             if self.expected_ns(rows) * best < 0.98 * self.expected_ns(best) * rows:
                 best = rows
         return best
@@ -57,4 +63,6 @@ def problems(profile: Profile) -> list[str]:
         found.append("run_ns must be positive")
     if profile.load_ns < 0 or profile.memory_bytes < 0:
         found.append("load_ns and memory_bytes must not be negative")
+    if max(*profile.rows, *profile.run_ns, *profile.wall_ns, profile.load_ns, profile.memory_bytes) >= NUMBER_MAX:
+        found.append(f"a number is beyond {NUMBER_MAX}")
     return found

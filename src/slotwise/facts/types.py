@@ -54,6 +54,8 @@ class Reason(Enum):
     EXECUTOR_LOST = "executor_lost"
     LOAD_FAILED = "load_failed"
     SHUTTING_DOWN = "shutting_down"
+    NO_ROOM = "no_room"
+    """No shared memory was left for what passes between a pipeline's steps."""
 
 
 class Failure(Enum):
@@ -102,6 +104,23 @@ class Variant:
 
 
 @value
+class Wire:
+    """An input or output of a step's model, by `name`, and the pipeline's tensor that goes in or comes out there."""
+
+    name: str
+    tensor: str
+
+
+@value
+class Step:
+    """One model's part in a pipeline; `model` is its id."""
+
+    model: str
+    inputs: tuple[Wire, ...]
+    outputs: tuple[Wire, ...]
+
+
+@value
 class ModelSpec:
     """All that is known of one version of a model before it is loaded anywhere.
 
@@ -118,6 +137,8 @@ class ModelSpec:
     priority: int = PRIORITY_DEFAULT
     weight: float = 1.0
     path: str = ""
+    pack: str = ""
+    """Where the model lies in the form whose weights executors share, if it could be brought into it."""
     digest: str = ""
     batchable: bool = False
     """True where the first dimension of every tensor is the batch."""
@@ -126,6 +147,17 @@ class ModelSpec:
     accuracy: float | None = None
     """How good it is on the scale of its variants, where its owner says so."""
     variants: tuple[Variant, ...] = ()
+    steps: tuple[Step, ...] = ()
+    """There for a pipeline, which is not run itself: each step after those that make its inputs."""
+
+
+@value
+class StepOf:
+    """The request to a pipeline that another request is a step of; `step` counts from 0."""
+
+    request_id: int
+    model: str
+    step: int
 
 
 @value
@@ -146,10 +178,11 @@ class Request:
     form: int = 0
     work: float = 1.0
     inputs: tuple[TensorRef, ...] = ()
-    region: int | None = None
-    """The region of shared memory that all inputs lie in."""
+    regions: tuple[int, ...] = ()
+    """Regions of shared memory that inputs lie in; a client's request has one, or none where they lie in its own."""
     outputs: tuple[str, ...] = ()
     """Names of the outputs asked for; empty means all."""
+    step_of: StepOf | None = None
 
     def worth(self, spec: ModelSpec) -> float:
         """What an answer in time is worth: the model's weight, and a factor for each level of priority."""

@@ -23,6 +23,7 @@ from slotwise.facts.events import (
     LoadFailed,
     ModelAdded,
     ModelRemoved,
+    PipelineEnded,
     Unloaded,
     Woke,
 )
@@ -88,6 +89,7 @@ class Controller:
             ExecutorUp: self._executor_up,
             ExecutorLost: self._executor_lost,
             Woke: self._nothing_more,
+            PipelineEnded: self._nothing_at_all,
         }
         self._carriers: dict[type[Choice], Callable[..., None]] = {
             Run: self._run,
@@ -201,6 +203,8 @@ class Controller:
         took_ns = max(1, event.ended_ns - event.started_ns)
         self._view.estimates.note_run(executor.name, batch.spec, batch.rows, batch.work, took_ns)
         self._view.estimates.note_error(executor.name, now_ns - batch.predicted_end_ns)
+        if batch.is_first and self._view.estimates.far_ns(executor.name):
+            self._view.estimates.note_way(executor.name, batch.spec.id, now_ns - batch.sent_ns - took_ns)
         outputs = event.outputs or ((),) * len(batch.tickets)
         for ticket, refs in zip(batch.tickets, outputs, strict=True):
             if ticket.state is TicketState.RUNNING:
@@ -237,6 +241,8 @@ class Controller:
         executor, batch = self._take_back(event.executor, event.batch_id, event.ended_ns or now_ns)
         if executor is None or batch is None:
             return
+        if event.failure is Failure.TOO_LATE and event.ended_ns > now_ns and self._view.estimates.far_ns(executor.name):
+            self._view.estimates.note_way(executor.name, batch.spec.id, event.ended_ns - batch.sent_ns)
         self._scheduler.noted(event, now_ns)
         is_ours = event.failure is Failure.RUN_ERROR and len(batch.tickets) == 1
         for ticket in batch.tickets:
@@ -329,6 +335,8 @@ class Controller:
     def _executor_up(self, event: ExecutorUp, now_ns: int) -> None:
         assert event.executor not in self._view.executors, f"executor {event.executor} came up twice"
         self._view.executors[event.executor] = ExecutorView(event.executor, event.memory_bytes, event.page_bytes)
+        if event.way_ns:
+            self._view.estimates.note_far(event.executor, event.way_ns)
         self._scheduler.noted(event, now_ns)
 
     def _executor_lost(self, event: ExecutorLost, now_ns: int) -> None:
@@ -375,6 +383,9 @@ class Controller:
     def _nothing_more(self, event: Event, now_ns: int) -> None:
         self._scheduler.noted(event, now_ns)
 
+    def _nothing_at_all(self, event: Event, now_ns: int) -> None:
+        """Its steps have been decided about one by one."""
+
     # Choices, carried into the view and out as actions
 
     def _run(self, choice: Run, now_ns: int) -> None:
@@ -393,7 +404,9 @@ class Controller:
             expected_ns=expected_ns,
             sent_ns=now_ns,
             latest_ns=choice.latest_ns,
-            predicted_end_ns=executor.free_ns(now_ns) + expected_ns,
+            predicted_end_ns=executor.free_ns(now_ns)
+            + expected_ns
+            + self._view.estimates.way_ns(executor.name, spec.id),
         )
         for ticket in choice.tickets:
             ticket.move(TicketState.RUNNING)

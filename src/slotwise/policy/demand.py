@@ -5,6 +5,10 @@ answer really took are known, both forgetting exponentially. When together they 
 time has a price: the kinds are served in the order of what an answer is worth per nanosecond that it takes, until
 the time is used up (the greedy solution of the fractional knapsack, which is exact). The last kind served is
 served in part; those behind it are not.
+
+Requests whose allowance is far longer than any rate is foreseen are kinds of their own, which come last and are always
+taken: they lose nothing by waiting for time that others leave, and are turned away only when their own deadlines
+cannot be met any more.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import math
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 
-Kind = tuple[str, int]
-"""A model and a priority."""
+Kind = tuple[str, int, bool]
+"""A model, a priority, and whether its requests can wait."""
 
 
 PAST_ASSUMED = 0.01
@@ -39,6 +43,8 @@ class DemandSettings:
     busy_min: float = 0.5
     busy_memory_ns: int = S // 2
     """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
+    patience_ns: int = 10 * S
+    """Requests with a longer allowance can wait."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -46,10 +52,11 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "cost_ns", "credit", "placed", "share", "worth")
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "placed", "share", "worth")
 
-    def __init__(self, worth: float, cost_ns: float, now_ns: int) -> None:
+    def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
+        self.can_wait = can_wait
         self.cost_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
@@ -73,9 +80,9 @@ class KindDemand:
         self.credit = min(CREDIT_MAX, self.credit + self.share)
         return self.credit >= 1.0
 
-    def spend_credit(self) -> None:
+    def spend_credit(self, debt_max: float) -> None:
         """One was served, of the share or beyond it."""
-        self.credit = max(-CREDIT_MAX, self.credit - 1.0)
+        self.credit = max(-debt_max, self.credit - 1.0)
 
 
 class Demand:
@@ -94,15 +101,18 @@ class Demand:
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
 
-    def knows(self, model: str, priority: int) -> bool:
+    def knows(self, model: str, priority: int, allowance_ns: int) -> bool:
         """Whether there was a request of that kind before."""
-        return (model, priority) in self._kinds
+        return (model, priority, allowance_ns > self._settings.patience_ns) in self._kinds
 
-    def note(self, model: str, priority: int, worth: float, cost_ns: float, now_ns: int) -> KindDemand:
+    def note(
+        self, model: str, priority: int, allowance_ns: int, worth: float, cost_ns: float, now_ns: int
+    ) -> KindDemand:
         """A request arrived. Until it is known better, an answer is taken to cost `cost_ns`."""
-        kind = self._kinds.get((model, priority))
+        can_wait = allowance_ns > self._settings.patience_ns
+        kind = self._kinds.get((model, priority, can_wait))
         if kind is None:
-            kind = self._kinds[model, priority] = KindDemand(worth, cost_ns, now_ns)
+            kind = self._kinds[model, priority, can_wait] = KindDemand(worth, cost_ns, can_wait, now_ns)
             self._by_model.setdefault(model, []).append(kind)
         else:
             kind.note(now_ns, self._settings.memory_ns)
@@ -112,6 +122,10 @@ class Demand:
     def per_s(self, model: str, now_ns: int) -> float:
         """Requests for a model per second."""
         return sum(kind.per_s(now_ns, self._settings.memory_ns) for kind in self._by_model.get(model, ()))
+
+    def rate_per_ns(self, kind: KindDemand, now_ns: int) -> float:
+        """Requests of a kind per nanosecond."""
+        return kind.per_s(now_ns, self._settings.memory_ns) / S
 
     def forget(self, model: str) -> None:
         """The model is gone."""
@@ -134,9 +148,9 @@ class Demand:
         room = executors * settings.full_share
         self.price_per_ns = 0.0
         self.is_burst = self._busy_share(executors, now_ns) < settings.busy_min
-        for kind in sorted(self._kinds.values(), key=lambda kind: kind.cost_ns / kind.worth):
+        for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
             load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
-            kind.share = min(1.0, room / load) if load > 0 else 1.0
+            kind.share = min(1.0, max(0.0, room) / load) if load > 0 and not kind.can_wait else 1.0
             if load > room and not self.price_per_ns:
                 self.price_per_ns = kind.worth / kind.cost_ns
             # What finds no place takes no time, so those behind may have it.

@@ -25,6 +25,7 @@ MARGIN_SHARE_MAX = 0.5
 """A margin is at most this share of a typical run."""
 LEARNING = 0.1
 """What the newest run counts in ratios and typical times."""
+WAYS_KEPT = 20
 PATIENCE_MAX = 256
 """Refusals on the strength of estimates alone, per one that counts as a doubt, where doubts have proved wrong often."""
 RATIO_STEP_MAX = 1.5
@@ -146,6 +147,8 @@ class Estimates:
         self._errors: dict[str, Samples] = {}
         self._margins_ns: dict[str, int] = {}
         self._typical_ns: dict[str, float] = {}
+        self._far_ns: dict[str, int] = {}
+        self._ways: dict[tuple[str, str], Samples] = {}
 
     def run_ns(self, executor: str, spec: ModelSpec, rows: int, work: float = 1.0) -> int:
         """Expected time of a batch of `rows`, each `work` times as dear as the profile's."""
@@ -173,6 +176,29 @@ class Estimates:
         """
         return self._margins_ns.get(executor, 0)
 
+    def far_ns(self, executor: str) -> int:
+        """What the way there and back takes at least; 0 for an executor on this machine, whose way is no matter."""
+        return self._far_ns.get(executor, 0)
+
+    def way_ns(self, executor: str, model: str) -> int:
+        """How much later than it runs a batch of the model is back from another machine, tensors and all."""
+        far_ns = self._far_ns.get(executor)
+        if not far_ns:
+            return 0
+        ways = self._ways.get((executor, model))
+        return far_ns if ways is None else max(far_ns, int(ways.quantile(ERROR_QUANTILE)))
+
+    def note_far(self, executor: str, way_ns: int) -> None:
+        """An executor on another machine has come up."""
+        self._far_ns[executor] = way_ns
+
+    def note_way(self, executor: str, model: str, way_ns: int) -> None:
+        """Learn from a batch that found an executor on another machine idle, or could not have reached it in time."""
+        ways = self._ways.get((executor, model))
+        if ways is None:
+            ways = self._ways[executor, model] = Samples(WAYS_KEPT)
+        ways.add(way_ns)
+
     def doubt(self, executor: str, spec: ModelSpec, rows: int) -> None:
         """An idle executor was passed over on the strength of estimates: trust them less, since none will be tested.
 
@@ -188,6 +214,8 @@ class Estimates:
             self._ratios[executor, ""] = ratio + min(0.0, 1.0 - ratio) * DOUBT
         if executor in self._errors:
             self.note_error(executor, 0)
+        if (executor, spec.id) in self._ways:
+            self.note_way(executor, spec.id, 0)
 
     def drifts(self) -> int:
         """How often a window was reset because the world had changed."""
@@ -227,6 +255,7 @@ class Estimates:
 
     def forget_executor(self, executor: str) -> None:
         """An executor is lost. Its successor runs on the same slice: run times stay, prediction errors do not."""
+        self._far_ns.pop(executor, None)
         self._errors.pop(executor, None)
         self._margins_ns.pop(executor, None)
 
@@ -237,6 +266,8 @@ class Estimates:
             del self._by_size[sized]
         for pair in [key for key in self._ratios if key[1] == model]:
             del self._ratios[pair]
+        for way in [key for key in self._ways if key[1] == model]:
+            del self._ways[way]
 
     def _note_ratio(self, key: tuple[str, str], ratio: float, weight: float) -> None:
         known = self._ratios.get(key)

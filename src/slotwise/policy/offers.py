@@ -116,7 +116,7 @@ def find(
             continue
         table = tables[name]
         place = table.place_for(deadline_ns)
-        base_ns = executor.free_ns(now_ns)
+        base_ns = executor.free_ns(now_ns) + view.estimates.way_ns(name, spec.id)
         if is_new and (margin_ns := view.estimates.margin_ns(name)):
             # What is uncertain of each run before it adds up, as independent errors do.
             base_ns += int(margin_ns * math.sqrt(place + 1))

@@ -61,7 +61,7 @@ class Serving:
     def put(self, ticket: Ticket, now_ns: int) -> None:
         """Let a request wait, and its model be loaded where no executor holds it."""
         request = ticket.request
-        self._demand.note(request.model, request.priority, 1.0, 1, now_ns)
+        self._demand.note(request.model, request.priority, request.deadline_ns - now_ns, 1.0, 1, now_ns)
         self.queues.put(ticket)
         self._see_to(request.model)
 

@@ -67,6 +67,7 @@ class BatchInFlight:
     __slots__ = (
         "batch_id",
         "expected_ns",
+        "is_first",
         "latest_ns",
         "predicted_end_ns",
         "rows",
@@ -100,6 +101,8 @@ class BatchInFlight:
         self.latest_ns = latest_ns
         self.predicted_end_ns = predicted_end_ns
         self.stopping = False
+        self.is_first = True
+        """Whether it found its executor idle."""
 
 
 class ExecutorView:
@@ -138,7 +141,8 @@ class ExecutorView:
 
     def add(self, batch: BatchInFlight) -> None:
         """Note that a batch was sent."""
-        if not self.batches:
+        batch.is_first = not self.batches
+        if batch.is_first:
             self._begin_ns = batch.sent_ns
         self.batches.append(batch)
         self._queued_ns += batch.expected_ns

@@ -14,11 +14,38 @@ from slotwise.engine.clock import VirtualClock
 from slotwise.engine.loop import Engine
 from slotwise.engine.ports import Controller, Recorder
 from slotwise.facts.actions import Reply
-from slotwise.facts.events import Arrived, Cancelled, ModelAdded
-from slotwise.facts.types import ModelSpec, Request
+from slotwise.facts.events import Arrived, Cancelled, Event, ModelAdded
+from slotwise.facts.types import ModelSpec, Request, TensorRef
+from slotwise.pipelines.deadlines import Deadlines
+from slotwise.pipelines.relay import Relay
+from slotwise.pipelines.tensors import Tensors
 from slotwise.sim.fleet import FleetSettings, SimFleet
 from slotwise.sim.front import SimFront
 from slotwise.workload.arrivals import Arrival
+
+
+class NoTensors:
+    """The memory of virtual time, in which requests and answers carry no tensors; an `Arena` and `Outputs`."""
+
+    segment = 0
+
+    def allocate(self, nbytes: int) -> int | None:
+        """There is never room."""
+        return None
+
+    def keep(self, region: int) -> None:
+        """Nothing lies here."""
+
+    def release(self, region: int) -> None:
+        """Nothing lies here."""
+
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """No bytes."""
+        return memoryview(b"")
+
+    def read(self, ref: TensorRef) -> memoryview:
+        """No bytes."""
+        return memoryview(b"")
 
 
 class World:
@@ -34,20 +61,36 @@ class World:
         recorders: Sequence[Recorder] = (),
         on_reply: Callable[[Request, Reply], None] | None = None,
         believed: Sequence[ModelSpec] | None = None,
+        deadlines: Deadlines = Deadlines.EFFECTIVE,
+        pipeline_recorders: Sequence[Recorder] = (),
     ) -> None:
-        """`models` hold the true profiles; `believed`, where given, what the controller is told instead."""
+        """`models` hold the true profiles; `believed`, where given, what the controller is told instead.
+
+        `deadlines` are the steps' of those that are pipelines; the requests to these are told to `pipeline_recorders`.
+        """
         self.clock = VirtualClock()
         self.front = SimFront(self.clock, on_reply)
         truth = {spec.id: spec for spec in models}
         self.fleet = SimFleet(settings=fleet, clock=self.clock, truth=truth, rng=random.Random(f"{seed}:fleet"))
+        self._ids = itertools.count(1)
+        nothing = NoTensors()
+        self.relay = Relay(
+            post=self._post,
+            front=self.front,
+            clock=self.clock,
+            request_ids=self._ids,
+            members=truth if believed is None else {spec.id: spec for spec in believed},
+            tensors=Tensors(nothing, nothing),
+            deadlines=deadlines,
+            recorders=pipeline_recorders,
+        )
         self.engine = Engine(
-            clock=self.clock, controller=controller, fleet=self.fleet, front=self.front, recorders=recorders
+            clock=self.clock, controller=controller, fleet=self.fleet, front=self.relay, recorders=recorders
         )
         self.on_ask: Callable[[Request], None] | None = None
         """Told of every request as it is sent."""
-        self._ids = itertools.count(1)
         for spec in believed if believed is not None else models:
-            self.engine.post(ModelAdded(spec=spec))
+            self.relay.post(ModelAdded(spec=spec))
         self.fleet.start(self.engine.post)
 
     def feed(self, arrivals: Iterable[Arrival]) -> None:
@@ -66,18 +109,21 @@ class World:
             priority=arrival.priority,
         )
         self.front.expect(request)
-        self.engine.post(Arrived(request=request))
+        self.relay.post(Arrived(request=request))
         if self.on_ask is not None:
             self.on_ask(request)
         return request
 
     def cancel(self, request_id: int) -> None:
         """Let the client of a request go away."""
-        self.engine.post(Cancelled(request_id=request_id))
+        self.relay.post(Cancelled(request_id=request_id))
 
     def run(self, until_ns: int) -> None:
         """Let time pass."""
         self.clock.run(until_ns)
+
+    def _post(self, event: Event) -> None:
+        self.engine.post(event)
 
     def _feed_next(self, arrivals: Iterator[Arrival]) -> None:
         arrival = next(arrivals, None)

@@ -125,13 +125,16 @@ class Batches:
         """What the front is to publish once it has read the outputs of the last run."""
         return self._outputs.head
 
+    def begin(self) -> None:
+        """A batch's turn has come, whether it will run or not: `undo` takes back what is taken from here on."""
+        self._mark = self._outputs.head
+
     def undo(self) -> None:
-        """Take back the output room of the last run."""
+        """Take back the output room of this batch, and of no batch before it, whose outputs may not be read yet."""
         self._outputs.roll_back(self._mark)
 
     def run(self, questions: Sequence[Question], instance: Instance) -> Answers:
         """Run a batch; the answers in the order of the questions. Raises Stopped, RunError or TensorError."""
-        self._mark = self._outputs.head
         if len(questions) == 1:
             rows, names = questions[0].rows, questions[0].outputs or instance.output_names
             feeds = {tensor.name: self.inputs.read(tensor) for tensor in questions[0].inputs}

@@ -194,9 +194,11 @@ class Executor:
                 os.eventfd_read(self._commands_fd)
                 continue
             self._serial += 1
+            self._batches.begin()
             command = decode_run(record)
             if command.memories:
                 self._batches.inputs.map(command.memories)
+            self._batches.begin()
             self._report(command, self._carry_out(command))
             self._stops.end(self._serial)
 

@@ -83,8 +83,21 @@ def test_a_token_opens_its_models_and_no_others(wire: Wire) -> None:
         assert get(wire, f"/v2/models/{model}/stats", bearing(SOME)).status == 403
 
 
+def test_what_tells_of_every_model_is_for_those_who_may_use_them_all(wire: Wire) -> None:
+    assert get(wire, "/v2/models/stats", bearing(SOME)).status == 403
+    for token in (ALL, SLOW):
+        assert get(wire, "/v2/models/stats", bearing(token)).status == 200
+
+
 def test_only_a_token_that_manages_manages(wire: Wire) -> None:
-    routes = ("/v2/repository/index", "/v2/repository/models/echo/load", "/v2/systemsharedmemory/unregister")
+    routes = (
+        "/v2/repository/index",
+        "/v2/repository/models/echo/load",
+        "/v2/systemsharedmemory/unregister",
+        "/v2/models/echo/trace/setting",
+        "/v2/trace/setting",
+        "/v2/logging",
+    )
     for route in routes:
         assert wire.ask(post(route, b"", bearing(SOME))).status == 403
     assert wire.ask(post(routes[0], b"", bearing(ALL))).status == 200

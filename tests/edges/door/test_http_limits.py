@@ -10,7 +10,7 @@ import pytest
 from slotwise.edges.oip.limits import Limits
 from tests.conftest import WaitUntil
 from tests.edges.echo import HOST, System, serving
-from tests.edges.wire import LIMITS, VALUES, Wire, chunked, infer, infer_body, pattern, wide
+from tests.edges.wire import LIMITS, VALUES, Wire, chunked, infer, infer_body, pattern, post, wide
 
 pytestmark = pytest.mark.live
 
@@ -101,6 +101,22 @@ def test_one_who_does_not_read_is_cut_off(wait_until: WaitUntil) -> None:
         wire.send(wide(pattern(24 << 20)))
         wait_until(lambda: system.controller.requests)
         wait_until(lambda: system.door.statistics().connections == 0)
+
+
+def test_many_short_headers_count_for_more_than_their_text(wire: Wire) -> None:
+    wire.send(b"POST /v2/models/echo/infer HTTP/1.1\r\n" + b"a:\r\n" * 200)
+    assert wire.read().status == 431
+    assert wire.is_closed()
+
+
+def test_what_is_remembered_of_a_model_is_one_for_all_of_its_urls_and_long_ones_are_not(
+    system: System, wire: Wire
+) -> None:
+    for query in ("", "?a=1", "?a=2", "?" + "x" * 3000):
+        assert wire.ask(post(f"/v2/models/echo/versions/1/infer{query}", infer_body(*VALUES))).status == 200
+    routes = {url: route for url, route in system.door._routes.items() if b"versions/1" in url}
+    assert len(routes) == 3
+    assert len({id(route.contract) for route in routes.values()}) == 1
 
 
 # Clients that go away, and the door's own end

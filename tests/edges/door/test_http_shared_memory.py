@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,15 +61,16 @@ def test_an_input_is_read_from_a_region_and_the_output_goes_there(
     shared_memory.set_shared_memory_region(memory, [VALUES])
     client.register_system_shared_memory(NAME, KEY, 64)
     answer = ask(client)
-    told = answer.get_output("x")
-    assert told["parameters"] == {
-        "shared_memory_region": NAME,
-        "shared_memory_byte_size": 16,
-        "shared_memory_offset": 32,
-    }
-    assert "data" not in told
+    assert answer.get_output("x") == {"name": "x", "datatype": "FP32", "shape": [1, 4]}
     found = shared_memory.get_contents_as_numpy(memory, np.float32, [1, 4], offset=32)
     assert np.array_equal(found, VALUES)
+
+
+def test_a_region_that_there_is_not_is_not_found(client: triton.InferenceServerClient) -> None:
+    for ask_for in (client.get_system_shared_memory_status, client.get_cuda_shared_memory_status):
+        with pytest.raises(InferenceServerException, match="no shared memory region 'nobody'") as refusal:
+            ask_for("nobody")
+        assert refusal.value.status() == "404"
 
 
 def test_regions_are_listed_until_they_are_unregistered(client: triton.InferenceServerClient, memory: object) -> None:
@@ -145,3 +147,17 @@ def test_there_is_no_memory_of_a_gpu(client: triton.InferenceServerClient) -> No
     assert client.get_cuda_shared_memory_status() == []
     with pytest.raises(InferenceServerException, match="no memory of a GPU"):
         client.register_cuda_shared_memory(NAME, b"x", 0, 16)
+
+
+def test_an_object_that_cannot_grow_any_more_costs_its_owner_an_error_only(
+    client: triton.InferenceServerClient, memory: object
+) -> None:
+    client.register_system_shared_memory(NAME, KEY, 64)
+    shared_memory.set_shared_memory_region(memory, [VALUES])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))  # a full /dev/shm refuses in the same way
+    try:
+        assert "cannot be read or written there" in refused(client, to=48)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert client.is_server_live()

@@ -19,7 +19,10 @@ from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.grpc.keeper import DoorKeeper
 from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits, gate_limits
 from slotwise.edges.oip.grpc.service import NAME
+from slotwise.edges.oip.http import NO_RECORDING
 from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.recording import Recording
+from slotwise.engine.ports import Refusal
 from tests.edges.echo import HOST, WAIT_S_MAX, System, serving
 from tests.edges.wire import LIMITS
 
@@ -37,6 +40,8 @@ class Door:
 
     system: System
     keeper: DoorKeeper
+    refused: list[Refusal]
+    """By the door itself."""
 
     @property
     def address(self) -> str:
@@ -51,11 +56,13 @@ def opened(
     limits: GrpcLimits = GRPC_LIMITS,
     server_limits: Limits = LIMITS,
     grants: Sequence[Grant] | None = None,
+    recording: Recording = NO_RECORDING,
     **changes: object,
 ) -> Iterator[Door]:
     """A door that listens, with settings of its own."""
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
-    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes))
+    refused: list[Refusal] = []
+    keeper = DoorKeeper(msgspec.structs.replace(settings, **changes), refused.append)
     with serving(
         server_limits,
         arena_bytes=512 << 20,
@@ -63,8 +70,9 @@ def opened(
         gate_path=keeper.channel,
         gate_limits=gate_limits(limits),
         grants=grants,
+        recording=recording,
     ) as system:
-        door = Door(system, keeper)
+        door = Door(system, keeper, refused)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)
             yield door

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.http
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, shared_memory
 
+from slotwise.edges.logs.settings import Logs
+from slotwise.edges.logs.writer import ThreadedLogs
 from slotwise.edges.oip.grpc.service import NAME
 from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.recording import Recording
+from slotwise.edges.traces.sampling import Sampling
 from tests.edges.grpc.rig import ROW, Door, opened, tensor
 
 pytestmark = pytest.mark.live
@@ -116,11 +123,35 @@ def test_shared_memory_is_answered_as_the_server_has_it(client: triton.Inference
     client.unregister_system_shared_memory()
 
 
-@pytest.mark.parametrize("method", ["get_trace_settings", "get_log_settings"])
-def test_what_is_not_served_is_said_in_words(client: triton.InferenceServerClient, method: str) -> None:
-    with pytest.raises(InferenceServerException, match="is not served") as refused:
-        getattr(client, method)()
-    assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+def test_what_is_recorded_is_told_and_changed_as_over_http(tmp_path: Path) -> None:
+    logs = ThreadedLogs(Logs(folder=str(tmp_path)))
+    recording = Recording(tracing=Sampling(0.01), logging=logs)
+    with opened(recording=recording) as door, triton.InferenceServerClient(door.address) as client:
+        assert {"trace", "logging"} <= set(client.get_server_metadata().extensions)
+        changed = client.update_trace_settings("echo", {"trace_rate": "7", "trace_level": ["OFF"]}, as_json=True)
+        assert changed == client.get_trace_settings("echo", as_json=True)
+        assert changed["settings"]["trace_rate"] == {"value": ["7"]}
+        assert client.get_trace_settings(as_json=True)["settings"]["trace_rate"] == {"value": ["100"]}
+        assert client.update_trace_settings("echo", {"trace_rate": None}).settings["trace_rate"].value == ["100"]
+        changed = client.update_log_settings({"log_info": False, "log_verbose_level": 0}, as_json=True)
+        assert changed["settings"]["log_info"] == {"bool_param": False}
+        assert changed["settings"]["log_file"] == {"string_param": str(tmp_path)}
+        with pytest.raises(InferenceServerException, match="log_file: it cannot be changed") as refused:
+            client.update_log_settings({"log_file": "elsewhere"})
+        assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    logs.close()
+
+
+def test_reflection_tells_every_service_and_its_messages(channel: grpc.Channel) -> None:
+    ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    wanted = [reflection_pb2.ServerReflectionRequest(list_services="")]
+    [listed] = ask(iter(wanted))
+    names = [service.name for service in listed.list_services_response.service]
+    assert {NAME, "grpc.health.v1.Health"} <= set(names)
+    for name in names:
+        [told] = ask(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)]))
+        [file] = map(FileDescriptorProto.FromString, told.file_descriptor_response.file_descriptor_proto)
+        assert name in [f"{file.package}.{service.name}" for service in file.service]
 
 
 def test_a_tensor_goes_and_comes_back_through_shared_memory() -> None:
@@ -136,7 +167,7 @@ def test_a_tensor_goes_and_comes_back_through_shared_memory() -> None:
             wanted.set_shared_memory("mine", 16, offset=32)
             answer = client.infer("echo", [given], outputs=[wanted]).get_response()
             client.close()
-        assert answer.outputs[0].parameters["shared_memory_region"].string_param == "mine"
+        assert not answer.outputs[0].parameters
         assert list(answer.raw_output_contents) == [b""]
         assert np.array_equal(shared_memory.get_contents_as_numpy(memory, np.float32, [1, 4], offset=32), ROW)
     finally:

@@ -74,13 +74,11 @@ def test_an_error_ends_its_request_and_not_the_stream(stream: Stream) -> None:
     assert ids(stream.read(1)) == ["again"]
 
 
-def test_a_client_that_asks_for_it_is_told_which_answer_is_the_last(stream: Stream) -> None:
-    stream.send("echo", "asked", is_final_asked=True)
-    (asked,) = stream.read(1)
-    stream.send("echo", "not")
-    (plain,) = stream.read(1)
-    assert asked.infer_response.parameters["triton_final_response"].bool_param
-    assert "triton_final_response" not in plain.infer_response.parameters
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_every_answer_says_that_it_is_the_last_to_its_request(stream: Stream, is_asked: bool) -> None:
+    stream.send("echo", "mine", is_final_asked=is_asked)
+    (answer,) = stream.read(1)
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
 
 
 def test_what_was_asked_before_the_client_ended_its_side_is_answered(

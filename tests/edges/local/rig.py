@@ -21,7 +21,7 @@ from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.codec import Bounds
 from slotwise.edges.oip.limits import Limits
-from slotwise.edges.oip.local.door import LocalDoor
+from slotwise.edges.oip.local.door import LocalDoor, Relays
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.store.files import SharedArena, make_memory
 from slotwise.engine.loop import Engine
@@ -36,7 +36,7 @@ class LocalSystem(Behind):
 
     door: LocalDoor
 
-    def __init__(self, limits: LocalLimits, late_answers: bool, grants: Sequence[Grant] | None) -> None:
+    def __init__(self, limits: LocalLimits, late_answers: bool, is_gate: bool, grants: Sequence[Grant] | None) -> None:
         super().__init__(256 << 20)
         self.memories = EchoMemories(self.arena)
         self.door = LocalDoor(
@@ -50,9 +50,9 @@ class LocalSystem(Behind):
             limits=limits,
             bounds=Bounds(),
             request_ids=itertools.count(1),
+            refused=self.refused.append,
             server="test",
-            regions=Regions(Limits()),
-            access=None if grants is None else Access(grants, self.clock),
+            relays=Relays(access=Access(grants, self.clock), regions=Regions(Limits())) if is_gate else None,
             late_answers=late_answers,
         )
         self.engine = Engine(
@@ -79,12 +79,13 @@ def serving(
     limits: LocalLimits = LOCAL_LIMITS,
     *,
     late_answers: bool = False,
+    is_gate: bool = False,
     grants: Sequence[Grant] | None = None,
 ) -> Iterator[LocalSystem]:
-    """A system that listens at a path."""
+    """A system that listens at a path; for clients, or as a gate for one that relays what others ask."""
 
     async def begin() -> LocalSystem:
-        system = LocalSystem(limits, late_answers, grants)
+        system = LocalSystem(limits, late_answers, is_gate, grants)
         system.path = str(path)
         system.door.start(system.path)
         return system

@@ -1,8 +1,6 @@
-"""Frames, given anything: they are read, or refused as `FrameError`, and never anything else."""
+"""Frames: what one end says the other understands, and what is no frame is refused. Fuzzing sends the rest."""
 
 from __future__ import annotations
-
-import contextlib
 
 import msgspec
 import pytest
@@ -41,6 +39,7 @@ CLIENT_FRAMES = st.one_of(
         COUNTS,
         NAMES,
         NAMES,
+        NAMES,
         st.lists(COUNTS, max_size=3).map(tuple),
     ),
     st.builds(frames.Release, st.lists(COUNTS, max_size=3).map(tuple)),
@@ -69,11 +68,6 @@ SERVER_FRAMES = st.one_of(
         COUNTS,
     ),
 )
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=4) | st.binary(),
-    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=20,
-)
 
 
 @given(CLIENT_FRAMES)
@@ -84,21 +78,6 @@ def test_what_a_client_says_is_understood_as_it_was_meant(frame: frames.ClientFr
 @given(SERVER_FRAMES)
 def test_what_a_server_says_is_understood_as_it_was_meant(frame: frames.ServerFrame) -> None:
     assert frames.decode_server(frames.encode(frame)) == frame
-
-
-@given(st.binary(max_size=200))
-def test_bytes_that_are_no_frame_are_refused(data: bytes) -> None:
-    for decode in (frames.decode_client, frames.decode_server):
-        with contextlib.suppress(frames.FrameError):
-            decode(b"\x01" + data)
-
-
-@given(st.sampled_from([1, 2, 3, 4, 5, 16, 17, 18, 19]), st.lists(ANYTHING, max_size=11))
-def test_fields_of_the_wrong_kind_are_refused(tag: int, fields: list[object]) -> None:
-    data = b"\x01" + msgspec.msgpack.encode([tag, *fields])
-    for decode in (frames.decode_client, frames.decode_server):
-        with contextlib.suppress(frames.FrameError):
-            decode(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x02" + frames.encode(frames.Hello())[1:]])

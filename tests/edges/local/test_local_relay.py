@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,15 @@ from slotwise.edges.oip.access import Grant
 from tests.edges.local.rig import MEMORY_BYTES, ROW, Bare, LocalSystem, ask, serving
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    with serving(tmp_path_factory.mktemp("local") / "socket", is_gate=True) as found:
+        yield found
+
+
+REFUSED = (("echo", 401), ("m", 403), ("echo", 401))
 
 
 def head_of(*inputs: tuple[str, str, Array], **parameters: object) -> bytes:
@@ -43,7 +53,7 @@ def test_a_relayed_request_is_read_where_it_lies_and_answered_in_the_protocols_o
     assert (head["model_name"], head["model_version"]) == ("echo", "1")
     assert data == ROW.tobytes()
     request = system.controller.requests[-1]
-    assert request.region is None, "nothing was copied"
+    assert not request.regions, "nothing was copied"
     assert request.deadline_ns - request.arrival_ns == 7_000_000_000
 
 
@@ -77,16 +87,35 @@ def test_a_relayed_request_whose_data_are_not_there_is_refused(
     assert complaint in refusal.error
 
 
-def test_a_door_with_rights_asks_for_them_whatever_the_frame(tmp_path: Path) -> None:
+def test_a_gate_judges_each_request_by_what_its_asker_has_shown_and_takes_no_others(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     grants = [Grant(name="one", sha256=digest, models=("echo",))]
-    with serving(tmp_path / "socket", grants=grants) as system, Bare(system.path) as bare:
+    with serving(tmp_path / "socket", is_gate=True, grants=grants) as system, Bare(system.path) as bare:
         bare.hello()
         bare.say(ask(1, "echo", bare.put(ROW)))
-        assert bare.refusal().status == 401
+        assert bare.refusal().status == 403
         for serial, (model, shown) in enumerate(
-            (("echo", "Bearer secret"), ("echo", "Bearer none"), ("m", "Bearer secret"))
+            (("echo", "Bearer secret"), ("echo", "Bearer none"), ("m", "Bearer secret"), ("echo", ""))
         ):
-            bare.say(frames.Relay(serial, model, "", head_of(("x", "FP32", ROW)), 0, ROW.nbytes, authorization=shown))
+            head = head_of(("x", "FP32", ROW))
+            bare.say(frames.Relay(serial, model, "", head, 0, ROW.nbytes, authorization=shown, peer="ipv4:10.0.0.1:5"))
         assert relayed(bare)[1] == ROW.tobytes()
-        assert [bare.refusal().status for _ in range(2)] == [401, 403]
+        assert [bare.refusal().status for _ in range(3)] == [401, 403, 401]
+        told = [(one.door, one.peer, one.target, one.status) for one in system.refused]
+        assert told[1:] == [("grpc", "ipv4:10.0.0.1:5", model, status) for model, status in REFUSED]
+
+
+def test_a_door_for_clients_takes_no_request_of_anothers(tmp_path: Path) -> None:
+    with serving(tmp_path / "socket") as system, Bare(system.path) as bare:
+        bare.hello()
+        head = msgspec.json.decode(head_of(("x", "FP32", ROW)))
+        head["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": ROW.nbytes}
+        bare.say(
+            frames.Relay(1, "echo", "", msgspec.json.encode(head), 0, 0, authorization="Bearer secret", peer="not me")
+        )
+        refusal = bare.refusal()
+        assert (refusal.serial, refusal.status, refusal.reason) == (1, 403, "forbidden")
+        assert not system.controller.requests
+        assert [(one.door, one.peer) for one in system.refused] == [("local", f"pid {os.getpid()} uid {os.getuid()}")]
+        bare.say(ask(2, "echo", bare.put(ROW)))
+        assert isinstance(bare.hear(), frames.Answer)

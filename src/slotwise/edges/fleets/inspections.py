@@ -20,7 +20,7 @@ from slotwise.edges.fleets.messages import (
 )
 from slotwise.edges.fleets.nursery import Nursery
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
-from slotwise.engine.ports import Inspection, ModelError
+from slotwise.engine.ports import NO_SHAPES, Inspection, ModelError
 
 REPORT_BYTES_MAX = 1 << 20
 
@@ -41,13 +41,13 @@ class Inspections:
         return self._present.pid if self._present else None
 
     async def inspect(
-        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
     ) -> Inspection:
         """Load, warm up and measure on the fleet's first slice. Raises ModelError."""
         async with self._turn:
             self._present = InspectorProcess(path, self._limits.inspect_s_max)
             try:
-                return await self._present.run(self._nursery, self._settings(path, batch_max, shapes or {}))
+                return await self._present.run(self._nursery, self._settings(path, batch_max, shapes, pack_into))
             finally:
                 self._present = None
 
@@ -56,7 +56,9 @@ class Inspections:
         if self._present is not None:
             self._present.kill()
 
-    def _settings(self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]]) -> InspectorSettings:
+    def _settings(
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]], pack_into: str
+    ) -> InspectorSettings:
         limits, slice_ = self._limits, self._slice
         return InspectorSettings(
             path=path,
@@ -67,6 +69,7 @@ class Inspections:
             budget_ns=limits.inspect_budget_ns,
             memory_bytes=limits.inspect_memory_bytes,
             shapes=dict(shapes),
+            pack_into=pack_into,
         )
 
 

@@ -181,6 +181,7 @@ class InspectorSettings(msgspec.Struct, array_like=True, frozen=True):
     budget_ns: int
     memory_bytes: int
     shapes: dict[str, tuple[int, ...]]
+    pack_into: str
 
 
 class ForkExecutor(Message, tag=32):

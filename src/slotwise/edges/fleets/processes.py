@@ -27,7 +27,7 @@ from slotwise.edges.fleets.seat import Seat, SeatState, Surroundings
 from slotwise.edges.fleets.segments import Segments
 from slotwise.edges.fleets.settings import CoreSlice, FleetLimits
 from slotwise.edges.fleets.translate import load_command
-from slotwise.engine.ports import Arena, FleetAction, Inspection, Post
+from slotwise.engine.ports import NO_SHAPES, Arena, FleetAction, Inspection, Post
 from slotwise.facts.actions import Load, ReplaceExecutor, RunBatch, StopBatch, Unload
 from slotwise.facts.events import LoadFailed
 from slotwise.facts.types import Failure, ModelSpec
@@ -95,7 +95,9 @@ class ProcessFleet:
         arena: SharedMemory,
         specs: Mapping[str, ModelSpec],
         limits: FleetLimits = FleetLimits(),  # noqa: B008  # a value that nobody changes
+        segments: Segments | None = None,
     ) -> None:
+        """`segments` is given where outputs of other fleets are read beside those of this one."""
         assert slices, "a fleet has one slice at least"
         assert len({slice_.executor for slice_ in slices}) == len(slices), "executors have different names"
         self._slices = tuple(slices)
@@ -104,7 +106,7 @@ class ProcessFleet:
         self._arena = arena
         self._specs = specs
         self._limits = limits
-        self._segments = Segments()
+        self._segments = Segments(arena.view(0, arena.nbytes)) if segments is None else segments
         self.read = self._segments.read
         self._memories = Memories(self._segments, self._forget_memory)
         self.share = self._memories.share
@@ -156,6 +158,7 @@ class ProcessFleet:
             self._arena_fd = None
         self._touched.clear()
         self._segments.forget_retired()
+        self._segments.close()
         self._memories.close()
 
     def send(self, action: FleetAction) -> None:
@@ -187,14 +190,14 @@ class ProcessFleet:
             self._poll_backlog()
 
     async def inspect(
-        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+        self, path: str, batch_max: int, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES, pack_into: str = ""
     ) -> Inspection:
         """Load, warm up and measure a model apart from the executors. Raises ModelError.
 
         `shapes` gives inputs with dimensions that vary, beside the batch, the shape of an example.
         """
         assert self._inspections is not None, "start the fleet first"
-        return await self._inspections.inspect(path, batch_max, shapes)
+        return await self._inspections.inspect(path, batch_max, shapes, pack_into)
 
     def kill(self, executor: str, number: int = signal.SIGKILL) -> None:
         """Send an executor's process a signal, as a fault would: for trials of what happens then."""
@@ -218,8 +221,7 @@ class ProcessFleet:
         pids = {**others} | {seat.slice.executor: seat.pid for seat in self._seats.values()}
         pids["zygote"] = self._nursery.pid if self._nursery else None
         pids["front"] = os.getpid()
-        measured = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
-        return {name: nbytes for name, nbytes in measured.items() if nbytes is not None}
+        return measured(pids)
 
     def _forget_memory(self, segment: int) -> None:
         for seat in self._seats.values():
@@ -280,6 +282,12 @@ def _executor_statistics(seat: Seat) -> ExecutorStatistics:
         in_flight=seat.in_flight,
         last_end=seat.last_end,
     )
+
+
+def measured(pids: Mapping[str, int | None]) -> dict[str, int]:
+    """What each of these processes takes of memory, by name; those that are gone are left out."""
+    found = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
+    return {name: nbytes for name, nbytes in found.items() if nbytes is not None}
 
 
 def _pss_bytes(pid: int) -> int | None:

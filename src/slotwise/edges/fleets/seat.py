@@ -162,11 +162,11 @@ class Seat:
         channel = self._channel
         if self.state is not SeatState.UP or channel is None:
             return
-        regions = tuple([request.region for request in action.requests if request.region is not None])
+        regions = tuple([region for request in action.requests for region in request.regions])
         memories: tuple[int, ...] = ()
         news: tuple[Memory, ...] = ()
-        if len(regions) < len(action.requests):
-            memories = _memories_of(action)
+        if any(not request.regions or request.step_of is not None for request in action.requests):
+            memories = _memories_of(action, self._around.arena.segment)
             news = self._around.memories.messages([segment for segment in memories if segment not in self._told])
         try:
             channel.commands.put(encode(run_command(action, news)))
@@ -348,9 +348,9 @@ def _settings(slice_: CoreSlice, around: Surroundings) -> ExecutorSettings:
     )
 
 
-def _memories_of(action: RunBatch) -> tuple[int, ...]:
+def _memories_of(action: RunBatch, arena: int) -> tuple[int, ...]:
     """The segments of clients' memory that a batch reads from, each once."""
-    found = {ref.segment: None for request in action.requests if request.region is None for ref in request.inputs}
+    found = {ref.segment: None for request in action.requests for ref in request.inputs if ref.segment != arena}
     return tuple(found)
 
 

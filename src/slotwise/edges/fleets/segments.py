@@ -1,22 +1,22 @@
 """The output segments of all executors, as the front reads them. Implements the engine's `Outputs` port.
 
-A segment's number is never used again. When its executor is gone it stays readable until the turn that
-replies from it has ended.
+The arena can be read as well, for outputs of a pipeline's earlier steps are kept there. A segment's number is never
+used again. When its executor is gone it stays readable until the turn that replies from it has ended.
 """
 
 from __future__ import annotations
 
 from slotwise.facts.types import TensorRef
 
+ARENA_SEGMENT = 0
 FIRST_SEGMENT = 1
-"""Segment 0 is the arena."""
 
 
 class Segments:
     """Memory by segment number."""
 
-    def __init__(self) -> None:
-        self._memories: dict[int, memoryview] = {}
+    def __init__(self, arena: memoryview) -> None:
+        self._memories = {ARENA_SEGMENT: arena}
         self._retired: list[int] = []
         self._next = FIRST_SEGMENT
 
@@ -39,6 +39,10 @@ class Segments:
     def retire(self, segment: int) -> None:
         """Forget a segment at the end of the present or next turn."""
         self._retired.append(segment)
+
+    def close(self) -> None:
+        """Forget all; nothing is read any more."""
+        self._memories.clear()
 
     def forget_retired(self) -> None:
         """The turn has ended."""

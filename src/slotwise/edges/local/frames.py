@@ -81,7 +81,8 @@ class Relay(Frame, tag=5):
     """A request that another has made, in the protocol's own form: a JSON head that says `binary_data_size` of inputs.
 
     Their data lies in the client's memory from `offset` on, one behind the other, each at a multiple of ALIGNMENT. What
-    holds for the one who asked goes along, for it is the server that judges it.
+    holds for the one who asked goes along, for it is the server that judges it. Only the gRPC door's own socket takes
+    such frames.
     """
 
     serial: Count
@@ -97,7 +98,12 @@ class Relay(Frame, tag=5):
     """What the one who asked has shown of its rights, as HTTP's header of that name."""
     traceparent: Annotated[str, msgspec.Meta(max_length=SHOWN_LENGTH_MAX)] = ""
     """Of which trace the request is a part, as HTTP's header of that name."""
+    peer: Name = ""
+    """Where the one who asked is, for the log of what is turned away."""
     released: tuple[Count, ...] = ()
+
+
+Asked = Ask | Relay
 
 
 class Welcome(Frame, tag=16):

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, get_args, get_type_hints
 
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 
-Row = RequestRow | ActionRow
+Row = RequestRow | ActionRow | RefusedRow
 GROUP_ROWS = 8192
 """Of a Parquet file, written at once."""
 

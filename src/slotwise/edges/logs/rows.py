@@ -1,4 +1,4 @@
-"""The columns of the two logs, in their order. Times are nanoseconds; None is an empty field.
+"""The columns of the logs, in their order. Times are nanoseconds; None is an empty field.
 
 Names and meanings are those of Clockwork's logs where it has the same thing; docs/reference.md says which of its
 columns have no meaning here. `t` is on the engine's clock, as every instant of a journal is.
@@ -74,6 +74,24 @@ class ActionRow(NamedTuple):
     """Apart by spaces."""
     message: str
     """What was said of a failure."""
+
+
+class RefusedRow(NamedTuple):
+    """A request, or a connection, that a door has turned away by itself."""
+
+    t: int
+    door: str
+    """`http`, `grpc` or `local`."""
+    status: int
+    reason: str
+    peer: str
+    """Who asked, as far as the system says: address and port, or process and user."""
+    target: str
+    """What was asked for: a path, or a model."""
+    message: str
+    """What was told."""
+    left_out: int
+    """Refusals since the row before that have none, because there were too many."""
 
 
 LOAD, INFER, EVICT = 1, 2, 3

@@ -19,9 +19,13 @@ class Logs:
     bytes_max: int = 64 * MIB
     """Of a file; then the next one is begun. A file may be longer by one write."""
     files_max: int = 8
-    """Of each of the two logs; then the oldest is deleted."""
+    """Of each of the logs; then the oldest is deleted."""
     rows_max: int = 100_000
     """Of each log, waiting to be written. One more is lost, and counted."""
+    refused_per_s: float = 10.0
+    """Rows a second of what doors turn away; the rest is counted only."""
+    refused_burst: int = 100
+    """How many of them may come at once."""
     write_s: float = 0.2
     """How long rows are gathered before they are written."""
     close_s_max: float = 5.0

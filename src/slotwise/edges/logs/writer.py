@@ -14,14 +14,17 @@ from pathlib import Path
 
 from slotwise.edges.logs.files import LogFile, LogFolder, Row
 from slotwise.edges.logs.recorder import LogRecorder
-from slotwise.edges.logs.rows import ActionRow, RequestRow
+from slotwise.edges.logs.rows import ActionRow, RefusedRow, RequestRow
 from slotwise.edges.logs.settings import Logs
+from slotwise.engine.ports import LogSetting
 from slotwise.facts.actions import Action
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
+from slotwise.facts.types import Outcome
 
 ROWS_AT_ONCE = 32
 """Made into text in one go: some 0.1 ms in which the thread keeps the interpreter to itself."""
+FINE, FAILED = (Outcome.IN_TIME.value, Outcome.CANCELLED.value), Outcome.FAILED.value
 ROWS_GATHERED = 1024
 """Without a thread, rows are written when there are so many."""
 
@@ -104,13 +107,19 @@ class Log:
 
 
 class LogFiles:
-    """Both logs over their files; a `ports.Recorder`. Whoever owns it calls `write` now and then, and `close`."""
+    """All logs over their files; a `ports.Recorder`. Whoever owns it calls `write` now and then, and `close`."""
+
+    setting = LogSetting()
+    """Which rows are kept; may be replaced at any time."""
 
     def __init__(self, settings: Logs) -> None:
         """Raises OSError when nothing can be written in the folder, which is made if need be."""
         self._requests = Log("requests", RequestRow, settings)
         self._actions = Log("actions", ActionRow, settings)
-        self._recorder = LogRecorder(self._requests.put, self._actions.put)
+        self._refused = Log("refused", RefusedRow, settings)
+        self._recorder = LogRecorder(self._put_request, self._put_action)
+        self.put_refused = self._refused.put
+        """Takes what a door has turned away."""
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in. No disk is waited for."""
@@ -118,21 +127,36 @@ class LogFiles:
 
     def write(self) -> None:
         """Write what waits."""
-        self._requests.write()
-        self._actions.write()
+        for log in self._logs():
+            log.write()
 
     def close(self) -> None:
         """Write the rest and end the files."""
-        self._requests.close()
-        self._actions.close()
+        for log in self._logs():
+            log.close()
 
     def waiting(self) -> int:
-        """Rows of both that are not written yet."""
-        return self._requests.waiting() + self._actions.waiting()
+        """Rows of all of them that are not written yet."""
+        return sum(log.waiting() for log in self._logs())
 
     def statistics(self) -> tuple[LogUse, ...]:
         """What was written and lost."""
-        return (self._requests.statistics(), self._actions.statistics())
+        return tuple(log.statistics() for log in self._logs())
+
+    def _logs(self) -> tuple[Log, ...]:
+        return (self._requests, self._actions, self._refused)
+
+    def _put_request(self, row: RequestRow) -> None:
+        if row.result in FINE:
+            is_kept = self.setting.info
+        else:
+            is_kept = self.setting.error if row.result == FAILED else self.setting.warning
+        if is_kept:
+            self._requests.put(row)
+
+    def _put_action(self, row: ActionRow) -> None:
+        if self.setting.actions:
+            self._actions.put(row)
 
 
 class DirectLogs:
@@ -155,12 +179,14 @@ class DirectLogs:
 
 
 class ThreadedLogs:
-    """Logs written by a thread, for a server, whose loop waits for no disk."""
+    """Logs written by a thread, for a server, whose loop waits for no disk; a `ports.Logging`."""
 
     def __init__(self, settings: Logs) -> None:
         """Raises as `LogFiles` does."""
         self._files = LogFiles(settings)
         self._settings = settings
+        self.folder, self.format = settings.folder, settings.format
+        self.put_refused = self._files.put_refused
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="slotwise-logs", daemon=True)
         self._thread.start()
@@ -172,6 +198,14 @@ class ThreadedLogs:
     def statistics(self) -> tuple[LogUse, ...]:
         """What was written and lost so far."""
         return self._files.statistics()
+
+    def setting(self) -> LogSetting:
+        """Which rows are kept."""
+        return self._files.setting
+
+    def put(self, setting: LogSetting) -> None:
+        """Keep these rows from now on."""
+        self._files.setting = setting
 
     def close(self) -> None:
         """Write the rest, as far as the disk takes it within `close_s_max`. Blocks so long; harmless twice."""

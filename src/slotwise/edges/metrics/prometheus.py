@@ -56,6 +56,8 @@ class Snapshot:
     connections: int
     replies: Mapping[int, int]
     """Replies of the HTTP door to inference requests, by status."""
+    refusals: Mapping[tuple[str, int, str], int]
+    """What doors have turned away by themselves, by door, status and reason."""
     local_clients: int | None = None
     """Clients on the local channel; None where there is no such channel."""
     local_replies: Mapping[int, int] | None = None
@@ -196,6 +198,12 @@ def _front(now: Snapshot) -> Iterator[Metric]:
         text = "Memory of the process that decides, shared pages in proportion"
         yield _single(GaugeMetricFamily, "slotwise_front_memory_bytes", text, now.front_memory_bytes)
     yield _replies("slotwise_http_replies", "Replies to inference requests over HTTP", now.replies)
+    refusals = CounterMetricFamily(
+        "slotwise_refusals", "Requests that a door has turned away by itself", labels=("door", "status", "reason")
+    )
+    for (door, status, reason), count in sorted(now.refusals.items()):
+        refusals.add_metric((door, str(status), reason), count)
+    yield refusals
     if now.local_clients is not None and now.local_replies is not None:
         yield _single(GaugeMetricFamily, "slotwise_local_clients", "Clients on the local channel", now.local_clients)
         yield _replies("slotwise_local_replies", "Replies over the local channel", now.local_replies)

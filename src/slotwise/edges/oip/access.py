@@ -25,6 +25,9 @@ from slotwise.facts.units import S
 TOKEN_BYTES = 24
 KNOWN_MAX = 10_000
 """Pairs of a token and a model whose right is remembered."""
+KNOWN_NAME_LENGTH_MAX = 256
+"""Of a model's name; the right to one with a longer name is found anew each time."""
+EVERY_MODEL = "*"
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 
 
@@ -58,7 +61,7 @@ def read_grants(path: Path) -> tuple[Grant, ...]:
         found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except OSError as error:
         raise AccessError(f"the file of tokens {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise AccessError(f"the file of tokens {path}: {error}") from error
     for what in ("name", "sha256"):
         values = [getattr(grant, what) for grant in found.token]
@@ -145,6 +148,15 @@ class Access:
             if model is not None:
                 self._check_model(bearer.grant, model)
 
+    def check_read_all(self, authorization: bytes | None) -> None:
+        """Raise WireError unless the bearer may see what tells of every model: one who manages, or may use them all."""
+        if self.is_open:
+            return
+        grant = self._find(authorization).grant
+        if not grant.manages and EVERY_MODEL not in grant.models:
+            words = f"token {grant.name} may not see every model; ask for one that it may use"
+            raise WireError(HTTPStatus.FORBIDDEN, words, reason="forbidden")
+
     def check_manage(self, authorization: bytes | None) -> None:
         """Raise WireError unless the bearer may manage the server."""
         if self.is_open:
@@ -167,7 +179,9 @@ class Access:
         if is_allowed is None:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            is_allowed = self._known[key] = any(fnmatchcase(model, pattern) for pattern in grant.models)
+            is_allowed = any(fnmatchcase(model, pattern) for pattern in grant.models)
+            if len(model) <= KNOWN_NAME_LENGTH_MAX:
+                self._known[key] = is_allowed
         if not is_allowed:
             words = f"token {grant.name} may not use model {model!r}"
             raise WireError(HTTPStatus.FORBIDDEN, words, reason="forbidden")

@@ -34,6 +34,7 @@ STATUSES = {
     Reason.EXECUTOR_LOST: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.LOAD_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.SHUTTING_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.NO_ROOM: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The status of every reply but an answer in time, which is 200. Where it is 503, the reply says when to come again."""
 
@@ -60,17 +61,11 @@ class _BinarySize(msgspec.Struct, gc=False):
     binary_data_size: int
 
 
-class _InRegion(msgspec.Struct, omit_defaults=True, gc=False):
-    shared_memory_region: str
-    shared_memory_byte_size: int
-    shared_memory_offset: int = 0
-
-
 class _Output(msgspec.Struct, omit_defaults=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: _BinarySize | _InRegion | None = None
+    parameters: _BinarySize | None = None
     data: list[object] | None = None
 
 
@@ -135,8 +130,8 @@ def lay_answer(
         view = read(ref)
         if wanted.place is not None:
             write(wanted.place, view)
-            there = _InRegion(wanted.place.region, ref.nbytes, wanted.place.offset)
-            told.append(_Output(ref.name, ref.datatype, ref.shape, there))
+            # Where it went is not repeated: clients take any parameters here for those of binary data.
+            told.append(_Output(ref.name, ref.datatype, ref.shape))
         elif wanted.is_binary:
             told.append(_Output(ref.name, ref.datatype, ref.shape, _BinarySize(ref.nbytes)))
             data.append(view)

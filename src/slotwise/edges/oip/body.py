@@ -6,11 +6,26 @@ import zlib
 from http import HTTPStatus
 
 from slotwise.edges.oip.errors import WireError, bad, too_large
+from slotwise.facts.value import value
 
 ANY_HEADER = 32 + zlib.MAX_WBITS
 """Tells zlib to take gzip and zlib framing, whichever it finds."""
+_NEVER = (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
 _PLAIN = (b"", b"identity")
 _DEFLATED = (b"gzip", b"x-gzip", b"deflate")
+
+
+@value
+class Coding:
+    """A way to compress answers: what is said of it, and how zlib is told."""
+
+    header: bytes
+    wbits: int
+
+
+GZIP = Coding(header=b"content-encoding: gzip\r\n", wbits=16 + zlib.MAX_WBITS)
+DEFLATE = Coding(header=b"content-encoding: deflate\r\n", wbits=zlib.MAX_WBITS)
+_CODINGS = {b"gzip": GZIP, b"x-gzip": GZIP, b"deflate": DEFLATE}
 
 
 class Inflater:
@@ -54,15 +69,16 @@ def inflater(encoding: bytes, nbytes_max: int) -> Inflater | None:
     )
 
 
-def takes_gzip(accepted: bytes) -> bool:
-    """Whether an Accept-Encoding header asks for gzip."""
+def coding(accepted: bytes) -> Coding | None:
+    """The first coding of ours that an Accept-Encoding header asks for."""
     for offer in accepted.lower().split(b","):
-        coding, _, weight = offer.partition(b";")
-        if coding.strip() in (b"gzip", b"x-gzip"):
-            return weight.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-    return False
+        name, _, weight = offer.partition(b";")
+        found = _CODINGS.get(name.strip())
+        if found is not None and weight.replace(b" ", b"") not in _NEVER:
+            return found
+    return None
 
 
-def gzip(body: bytes, level: int) -> bytes:
+def compress(body: bytes, coding: Coding, level: int) -> bytes:
     """A body compressed for a client that asked for it."""
-    return zlib.compress(body, level, wbits=16 + zlib.MAX_WBITS)
+    return zlib.compress(body, level, wbits=coding.wbits)

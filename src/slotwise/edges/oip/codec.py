@@ -10,7 +10,6 @@ wrong is a `WireError` with the status to answer with.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from hashlib import blake2b
 from math import prod
 from typing import Annotated
 
@@ -20,14 +19,15 @@ from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.datatypes import BYTES, NEEDS_CHECK, SIZES, TensorFault
 from slotwise.edges.oip.errors import WireError, bad, too_large
 from slotwise.engine.ports import Arena
+from slotwise.facts.shapes import VARIABLE, fits, form_of
 from slotwise.facts.types import PRIORITY_LOWEST, ModelSpec, TensorRef, TensorSpec
 from slotwise.facts.units import US
 from slotwise.facts.value import value
 
 ALIGNMENT = 64
-VARIABLE = -1
 HEADS_MAX = 256
 HEAD_NBYTES_MAX = 2048
+RANK_MAX = 64  # no runtime has tensors of more dimensions
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 NO_DATA = msgspec.Raw()
 
@@ -72,7 +72,7 @@ class Input(msgspec.Struct, gc=False):
 
     name: str
     datatype: str
-    shape: list[_Count]
+    shape: Annotated[list[_Count], msgspec.Meta(max_length=RANK_MAX)]
     parameters: InputParameters = _PLAIN_INPUT
     data: msgspec.Raw = NO_DATA
 
@@ -104,6 +104,8 @@ class Bounds:
     """Beside the model's own limit; the smaller one holds."""
     tensor_bytes_max: int = 64 << 20
     """Of all its inputs together."""
+    json_bytes_max: int = 16 << 20
+    """Of its JSON, whose values take many times their size while they are read."""
 
 
 # The values below are made for every request, so they are structs: these are made in a third of the time.
@@ -184,6 +186,7 @@ class Contract:
         self.outputs = {tensor.name: tensor for tensor in spec.outputs}
         self.rows_max = min(spec.batch_max, bounds.rows_max)
         self.tensor_bytes_max = bounds.tensor_bytes_max
+        self.json_bytes_max = bounds.json_bytes_max
         self.first = 1 if spec.batchable else 0
         """Index of the first dimension that belongs to a row."""
         self.has_forms = any(VARIABLE in tensor.shape[self.first :] for tensor in spec.inputs)
@@ -321,6 +324,8 @@ def refs(infer: Infer, arena: Arena, region: int) -> tuple[TensorRef, ...]:
 
 
 def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract) -> Infer:
+    if len(head) > contract.json_bytes_max:
+        raise too_large(f"the JSON has {len(head)} bytes, {contract.json_bytes_max} are the limit; send binary data")
     try:
         message = _decode_head(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -366,7 +371,7 @@ def _place(given: Input, contract: Contract, offset: int) -> Part:
         raise bad(f"model {contract.spec.name} has no input {name!r}; it has {', '.join(contract.inputs)}")
     if given.datatype != tensor.datatype:
         raise bad(f"input {name!r} is {given.datatype}, the model takes {tensor.datatype}")
-    if not _fits(shape, tensor.shape):
+    if not fits(shape, tensor.shape):
         raise bad(f"input {name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
     announced = given.parameters.binary_data_size
     source = _claimed(f"input {name!r}", given.parameters)
@@ -375,11 +380,10 @@ def _place(given: Input, contract: Contract, offset: int) -> Part:
         raise bad(f"input {name!r} has more than one of JSON data, binary data and a shared memory region; send one")
     if source is not None:
         announced = source.nbytes
-    if announced is None:
-        data = _packed(given, shape)
-        announced = len(data)
-    else:
+    if announced is not None:
         _check_size(name, announced, tensor, shape)
+    else:
+        announced = len(data := _packed(given, shape))
     return Part(name, tensor.datatype, shape, offset, announced, data, source)
 
 
@@ -391,15 +395,6 @@ def _claimed(what: str, parameters: TensorParameters) -> Place | None:
     if region is None or nbytes is None:
         raise bad(f"{what} has only one of shared_memory_region and shared_memory_byte_size; give both or none")
     return Place(region, parameters.shared_memory_offset, nbytes)
-
-
-def _fits(shape: tuple[int, ...], allowed: tuple[int, ...]) -> bool:
-    if len(shape) != len(allowed):
-        return False
-    for dimension, limit in zip(shape, allowed, strict=True):  # noqa: SIM110  # a generator costs twice as much here
-        if limit not in (dimension, VARIABLE):
-            return False
-    return True
 
 
 def _packed(given: Input, shape: tuple[int, ...]) -> bytes:
@@ -445,9 +440,7 @@ def _rows(parts: list[Part], contract: Contract) -> int:
 
 
 def _form(parts: list[Part], contract: Contract) -> int:
-    """A number for the shapes of one row. Not `hash`: whoever makes two forms collide spoils the batches of others."""
-    shapes = sorted((part.name, part.shape[contract.first :]) for part in parts)
-    return int.from_bytes(blake2b(repr(shapes).encode(), digest_size=8).digest(), "little") >> 1
+    return form_of((part.name, part.shape[contract.first :]) for part in parts)
 
 
 def _wanted(message: Head, contract: Contract) -> tuple[Wanted, ...]:

@@ -23,12 +23,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from slotwise.edges.oip.errors import WireError
+from slotwise.edges.oip.errors import WireError, bad
 from slotwise.edges.oip.exchange import Exchange
 from slotwise.edges.oip.limits import Limits
 
 Header = tuple[bytes, bytes]
 Cycle = Exchange | RequestResponseCycle
+HEADER_COST_BYTES = 32
+"""What a header counts beside its text, since many short ones take memory too."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON_TYPE = b"content-type: application/json\r\n"
 CLOSE = b"connection: close\r\n"
@@ -53,6 +55,9 @@ class Desk(Protocol):
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
 
+    def turned_away(self, connection: Connection, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+
 
 class Connection(HttpToolsProtocol):
     """A client's connection."""
@@ -67,6 +72,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._desk = desk
+        self.url = b""
         self._limits = desk.limits
         self._current: Cycle | None = None
         """The one request that is being answered."""
@@ -167,6 +173,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._is_discarding:
+            return  # the rest of a packet whose beginning has ended the connection
         self.url = b""
         self.headers = []
         self._is_in_head = self._is_reading = self._has_progressed = True
@@ -180,10 +188,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Put the request into the line: an exchange for inference, a cycle of uvicorn's for all else."""
+        if self._is_discarding:
+            return
         self._is_in_head = False
         self._has_progressed = True
         exchange = self._desk.open(self, self.parser.get_method(), self.url, self.headers)
         if exchange is None:
+            if not _leads_somewhere(self.url):
+                self._put(self._desk.refuse(self, bad("the request's target is no URL with a path in plain ASCII")))
+                return
             self._put_cycle()
             return
         if not self.parser.should_keep_alive() or (exchange.names_connection and self._is_old()):
@@ -192,6 +205,8 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Some of the body of the request read last."""
+        if self._is_discarding:
+            return
         self._has_progressed = True
         exchange = self._newest
         if exchange is None:
@@ -203,6 +218,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request read last is complete."""
+        if self._is_discarding:
+            return
         self._is_reading = False
         self._has_progressed = True
         exchange = self._newest
@@ -299,6 +316,9 @@ class Connection(HttpToolsProtocol):
 
     def send_error(self, exchange: Exchange, error: WireError) -> None:
         """Answer with an error."""
+        if exchange.request is None:
+            contract = exchange.contract
+            self._desk.turned_away(self, _text(exchange.target) if contract is None else contract.spec.id, error)
         self.send(exchange, error.status, JSON_TYPE + _lines(error.headers()), error.body())
 
     def _defaults(self) -> bytes:
@@ -311,6 +331,8 @@ class Connection(HttpToolsProtocol):
 
     def _reject(self, error: WireError) -> None:
         """What comes cannot be understood any more: say so once those before it have been answered, then close."""
+        if self._is_discarding or self.transport.is_closing():
+            return  # the last reply has been decided already
         self._is_discarding = True
         self._is_reading = False
         last, cycle = self._newest, self.cycle
@@ -320,6 +342,7 @@ class Connection(HttpToolsProtocol):
             if last is self._current:
                 self.send_error(last, error)
         elif type(cycle) is RequestResponseCycle and cycle.more_body and not cycle.response_complete:
+            self._desk.turned_away(self, _text(self.url), error)
             self.transport.close()
         else:
             self._put(self._desk.refuse(self, error))
@@ -327,6 +350,7 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         """Close. Where the client may still be sending, first read on for a while, else it would not see the reply."""
         if not self._is_reading and not self._is_discarding:
+            self._is_discarding = True
             self.transport.close()
             return
         self._is_discarding = True
@@ -340,7 +364,9 @@ class Connection(HttpToolsProtocol):
     def _count_silence(self, nbytes: int) -> None:
         """Bytes that brought neither a request nor a body belong to a head or a trailer, which end some time."""
         self._silent_nbytes = nbytes
-        if self._silent_nbytes > self._limits.head_bytes_max and not self._is_discarding:
+        if self._is_in_head:
+            nbytes += HEADER_COST_BYTES * len(self.headers)
+        if nbytes > self._limits.head_bytes_max and not self._is_discarding:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._reject(WireError(status, f"the head has more than {self._limits.head_bytes_max} bytes, the limit"))
 
@@ -385,8 +411,21 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
+def _leads_somewhere(url: bytes) -> bool:
+    """Whether a URL has a path, and is written as one must be; all routes but the hot one take that for granted."""
+    try:
+        return url.isascii() and bool(httptools.parse_url(url).path)
+    except httptools.HttpParserInvalidURLError:
+        return False
+
+
 def _not_http(error: httptools.HttpParserError) -> WireError:
     return WireError(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
+
+
+def _text(url: bytes) -> str:
+    """A URL without its query, which is of no use in a log and may hold what should not stand there."""
+    return url.partition(b"?")[0].decode("latin-1")
 
 
 def _lines(headers: list[Header]) -> bytes:

@@ -10,7 +10,7 @@ from slotwise.edges.oip.datatypes import BYTES
 from slotwise.engine.ports import ModelStatus
 from slotwise.facts.statistics import BatchStatistics as BatchCounts
 from slotwise.facts.statistics import Histogram, ModelStatistics
-from slotwise.facts.types import ModelSpec, TensorSpec
+from slotwise.facts.types import ModelSpec, Step, TensorSpec
 from slotwise.facts.units import MS
 
 EXTENSIONS = (
@@ -23,6 +23,7 @@ EXTENSIONS = (
 )
 _PLATFORMS = {".onnx": ("onnxruntime_onnx", "onnxruntime")}
 _OWN_PLATFORM = ("slotwise", "slotwise")
+_PIPELINE = ("ensemble", "")
 
 
 SHARED_MEMORY_EXTENSION = "system_shared_memory"
@@ -99,6 +100,21 @@ class VariantLine(msgspec.Struct, omit_defaults=True):
     file: str = ""
 
 
+class EnsembleStep(msgspec.Struct, frozen=True):
+    """One step of a pipeline: the model's own names, and the pipeline's tensors."""
+
+    model_name: str
+    model_version: int
+    input_map: dict[str, str]
+    output_map: dict[str, str]
+
+
+class Ensemble(msgspec.Struct, frozen=True):
+    """Present for a pipeline."""
+
+    step: list[EnsembleStep]
+
+
 class ModelConfig(msgspec.Struct, omit_defaults=True):
     """`GET /v2/models/{m}/config`, in the words of the model configuration extension."""
 
@@ -112,6 +128,7 @@ class ModelConfig(msgspec.Struct, omit_defaults=True):
     model_transaction_policy: TransactionPolicy
     version_policy: VersionPolicy
     dynamic_batching: DynamicBatching | None = None
+    ensemble_scheduling: Ensemble | None = None
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -205,7 +222,18 @@ def model_config(spec: ModelSpec) -> ModelConfig:
         parameters={name: ConfigValue(text) for name, text in _parameters(spec).items()},
         model_transaction_policy=TransactionPolicy(),
         version_policy=VersionPolicy(),
-        dynamic_batching=DynamicBatching() if spec.batchable else None,
+        dynamic_batching=DynamicBatching() if spec.batchable and not spec.steps else None,
+        ensemble_scheduling=Ensemble([_step(step) for step in spec.steps]) if spec.steps else None,
+    )
+
+
+def _step(step: Step) -> EnsembleStep:
+    name, _, version = step.model.rpartition("/")
+    return EnsembleStep(
+        name,
+        int(version),
+        {wire.name: wire.tensor for wire in step.inputs},
+        {wire.name: wire.tensor for wire in step.outputs},
     )
 
 
@@ -252,7 +280,7 @@ def index_line(status: ModelStatus) -> IndexLine:
 
 
 def _platform(spec: ModelSpec) -> tuple[str, str]:
-    return _PLATFORMS.get(PurePath(spec.path).suffix, _OWN_PLATFORM)
+    return _PIPELINE if spec.steps else _PLATFORMS.get(PurePath(spec.path).suffix, _OWN_PLATFORM)
 
 
 def _tensor(tensor: TensorSpec) -> TensorMetadata:

@@ -10,7 +10,12 @@ from http import HTTPStatus
 
 import msgspec
 
+from slotwise.engine.ports import Refusal
+from slotwise.facts.types import Reason
 from slotwise.facts.units import MS, S
+
+ERROR_CHARS_MAX = 2000
+"""Of a text, which may quote what a client has sent."""
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -40,6 +45,7 @@ class WireError(Exception):
         challenge: str = "",
         request: int | None = None,
     ) -> None:
+        message = message[:ERROR_CHARS_MAX]
         super().__init__(message)
         self.status = status
         self.message = message
@@ -63,6 +69,13 @@ class WireError(Exception):
         if self.challenge:
             return [(b"www-authenticate", self.challenge.encode())]
         return retry_after_headers(self.retry_after_ns)
+
+
+def refusal(client: tuple[str, int] | None, target: str, error: WireError) -> Refusal:
+    """An error as it is counted and logged. Who comes over the server's own Unix socket has come over gRPC."""
+    door, peer = ("grpc", "") if client is None else ("http", f"{client[0]}:{client[1]}")
+    reason = error.reason or Reason.NONE.value
+    return Refusal(door=door, status=int(error.status), reason=reason, message=error.message, peer=peer, target=target)
 
 
 def retry_after_headers(wait_ns: int) -> list[tuple[bytes, bytes]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from slotwise.edges.oip.body import Inflater
+from slotwise.edges.oip.body import Coding, Inflater
 from slotwise.edges.oip.codec import Contract, Filler, Infer, Wish, borrow, decode, decode_raw, fill, split
 from slotwise.edges.oip.datatypes import BYTES
 from slotwise.edges.oip.errors import WireError, too_large
@@ -69,12 +69,15 @@ class Exchange:
     region: int | None = None
     request: Request | None = None
     error: WireError | None = None
+    target: bytes = b""
+    """The URL, where it failed before its model was known."""
     authorization: bytes | None = None
     traceparent: bytes | None = None
     """Of which trace of its client's it is a part, as that says."""
     keep_alive = True
     expects_continue = False
-    takes_gzip = False
+    coding: Coding | None = None
+    """What the answer may be compressed with."""
     names_connection = False
     """It has a header Connection."""
     is_complete = False
@@ -96,7 +99,10 @@ class Exchange:
     def fail(self, error: WireError) -> None:
         """Nothing will come of it: give back what it holds. The first reason stands."""
         if self.error is None:
-            self.error = error
+            # Without what led to it: those frames hold the body and this exchange, in a ring that only the collector
+            # of garbage would find, and it comes seldom.
+            error.__cause__ = error.__context__ = None
+            self.error = error.with_traceback(None)
             self.discard()
 
     def announce(self, length: int) -> None:

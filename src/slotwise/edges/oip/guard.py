@@ -13,9 +13,20 @@ from slotwise.edges.oip.errors import WireError
 
 HEALTH = "/v2/health/"
 """Open to everybody: those who watch over a server have no token."""
-MANAGING = ("/v2/repository/", "/v2/systemsharedmemory", "/v2/cudasharedmemory", "/v2/slotwise/", "/metrics")
+MANAGING = (
+    "/v2/repository/",
+    "/v2/systemsharedmemory",
+    "/v2/cudasharedmemory",
+    "/v2/trace/",
+    "/v2/logging",
+    "/v2/slotwise/",
+    "/metrics",
+)
 """What changes a server, or tells more than a client need know."""
 _MODELS = "/v2/models/"
+_TRACE = "/trace/setting"
+"""Behind a model's name, it belongs to what changes a server too."""
+_ALL_STATS = "/v2/models/stats"
 
 
 class Guard:
@@ -25,7 +36,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, access: Access, ports: Collection[int], say: Callable[[WireError], Response]
+        self, app: ASGIApp, access: Access, ports: Collection[int], say: Callable[[Scope, WireError], Response]
     ) -> None:
         self._app = app
         self._access = access
@@ -38,7 +49,7 @@ class Guard:
             if scope["type"] == "http":
                 self._check(scope)
         except WireError as error:
-            await self._say(error)(scope, receive, send)
+            await self._say(scope, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -47,16 +58,15 @@ class Guard:
         if path.startswith(HEALTH):
             return
         authorization = next((text for name, text in scope["headers"] if name == b"authorization"), None)
-        if path.startswith(MANAGING):
+        if path.startswith(MANAGING) or (path.startswith(_MODELS) and path.endswith(_TRACE)):
             if self._ports and (scope.get("server") or ("", None))[1] not in self._ports:
                 raise WireError(HTTPStatus.NOT_FOUND, f"{path} is on the port for management, not on this one")
             self._access.check_manage(authorization)
+        elif path == _ALL_STATS:
+            self._access.check_read_all(authorization)
         else:
             self._access.check_read(authorization, _model_of(path))
 
 
 def _model_of(path: str) -> str | None:
-    if not path.startswith(_MODELS):
-        return None
-    name = path.removeprefix(_MODELS).partition("/")[0]
-    return None if name == "stats" and path == f"{_MODELS}stats" else name
+    return path.removeprefix(_MODELS).partition("/")[0] if path.startswith(_MODELS) else None

@@ -30,13 +30,14 @@ from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameters
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
-from slotwise.edges.oip.errors import WireError, bad
+from slotwise.edges.oip.errors import WireError, bad, refusal
 from slotwise.edges.oip.exchange import Exchange, JoinTrace, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
-from slotwise.edges.oip.management import Identity, Management, spec_of
+from slotwise.edges.oip.management import Identity, Management, initializing, spec_of
+from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.oip.tls import Tls
-from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post
+from slotwise.engine.ports import Arena, Clock, ModelCounts, Models, Outputs, Post, Refused
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
 from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
@@ -44,8 +45,10 @@ from slotwise.facts.value import value
 
 _INFER = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-_GZIPPED = b"content-encoding: gzip\r\n"
 _LENGTH_DIGITS_MAX = 15
+NO_RECORDING = Recording()
+ROUTE_BYTES_MAX = 1024
+"""Of a URL that is remembered; what a longer one means is found anew each time."""
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
 _LENGTHS = frozenset((6, 7, 10, 11, 13, 14, 15, 16, 31))
@@ -70,6 +73,7 @@ class _Route:
         self.name = name
         self.version = version
         self.contract: Contract | None = None
+        """Shared by all URLs of a model, since it remembers what clients have sent."""
 
 
 class HttpDoor:
@@ -85,11 +89,13 @@ class HttpDoor:
         clock: Clock,
         statistics: ModelCounts,
         identity: Identity,
+        refused: Refused,
         limits: Limits = LIMITS,
         request_ids: Iterator[int] | None = None,
         late_answers: bool = False,
         tls: Tls | None = None,
         grants: Sequence[Grant] | None = None,
+        recording: Recording = NO_RECORDING,
         more_routes: Sequence[BaseRoute] = (),
         join_trace: JoinTrace | None = None,
     ) -> None:
@@ -104,18 +110,21 @@ class HttpDoor:
         self._outputs = outputs
         self._post = post
         self._clock = clock
+        self._refused = refused
         self._late_answers = late_answers
         self._tls = tls
         self._ids = itertools.count(1) if request_ids is None else request_ids
         self._routes: dict[bytes, _Route] = {}
+        self._contracts: dict[str, Contract] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
         self.regions = Regions(limits)
         self.access = Access(grants, clock)
         self._management_ports: set[int] = set()
         self.replies: Counter[int] = Counter()
-        self._is_draining = False
-        self._drained = asyncio.Event()
+        self.is_initializing = False
+        """Whether models are still being read: an inference is then told to come again."""
+        self._is_draining, self._drained = False, asyncio.Event()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._local: asyncio.Server | None = None
@@ -125,9 +134,12 @@ class HttpDoor:
             identity=identity,
             limits=limits,
             regions=self.regions,
+            recording=recording,
             access=self.access,
+            refused=refused,
             ports=self._management_ports,
-            is_ready=lambda: not self._is_draining,
+            is_ready=lambda: not (self._is_draining or self.is_initializing),
+            is_initializing=lambda: self.is_initializing,
         ).app(more_routes)
 
     # Start and stop
@@ -227,12 +239,15 @@ class HttpDoor:
             self.access.check_infer(exchange.authorization, route.name)
             if method != b"POST":
                 raise WireError(HTTPStatus.METHOD_NOT_ALLOWED, "an inference is asked for with POST", allow="POST")
+            if self.is_initializing:
+                raise initializing(self.limits.retry_after_ns)
             if self._is_full():
                 raise self._no_room()
             exchange.contract = self._contract(route)
         except WireError as error:
             # One who waits for leave to send may go on with another request or with the body: better to start afresh.
             exchange.keep_alive &= not exchange.expects_continue
+            exchange.target = url
             exchange.fail(error)
         return exchange
 
@@ -261,7 +276,7 @@ class HttpDoor:
             priority=infer.priority or spec.priority,
             form=infer.form,
             inputs=refs(infer, self._arena, region),
-            region=region,
+            regions=(region,),
             outputs=infer.names,
         )
         exchange.request = request
@@ -282,8 +297,13 @@ class HttpDoor:
         """An exchange that has failed, to say an error in its turn."""
         exchange = Exchange(connection, self._arena, self.regions, self.limits, self._room)
         exchange.keep_alive = False
+        exchange.target = connection.url
         exchange.fail(error)
         return exchange
+
+    def turned_away(self, connection: Connection, target: str, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+        self._refused(refusal(connection.client, target, error))
 
     # The engine's side
 
@@ -322,9 +342,9 @@ class HttpDoor:
         headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:
             headers = _BINARY_TYPE % payload.head_length
-        if exchange.takes_gzip and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
-            content = body.gzip(content, self.limits.gzip_level)
-            headers += _GZIPPED
+        if exchange.coding is not None and self.limits.gzip_bytes_min <= len(content) <= self.limits.gzip_bytes_max:
+            content = body.compress(content, exchange.coding, self.limits.gzip_level)
+            headers += exchange.coding.header
         connection.send(exchange, HTTPStatus.OK, headers, content)
 
     def _abandon(self, request_id: int, exchange: Exchange) -> None:
@@ -357,7 +377,9 @@ class HttpDoor:
         if self._models.find(name, version) is not None:
             if len(self._routes) >= self.limits.routes_max:
                 self._routes.clear()
-            self._routes[url] = route
+                self._contracts.clear()
+            if len(url) <= ROUTE_BYTES_MAX:
+                self._routes[url] = route
         return route
 
     def _contract(self, route: _Route) -> Contract:
@@ -366,7 +388,10 @@ class HttpDoor:
         if status is not None and contract is not None and contract.spec is status.spec:
             return contract
         spec = spec_of(status, route.name, route.version, self.limits.retry_after_ns)
-        route.contract = contract = Contract(spec, self.limits.bounds())
+        contract = self._contracts.get(spec.id)
+        if contract is None or contract.spec is not spec:
+            contract = self._contracts[spec.id] = Contract(spec, self.limits.bounds())
+        route.contract = contract
         return contract
 
     def _is_full(self) -> bool:
@@ -410,7 +435,7 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
         elif size == 31 and name.lower() == b"inference-header-content-length":
             exchange.head_length = _head_length(text)
         elif size == 15 and name.lower() == b"accept-encoding":
-            exchange.takes_gzip = body.takes_gzip(text)
+            exchange.coding = body.coding(text)
         elif size == 16 and name.lower() == b"content-encoding":
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
         elif size == 13 and name.lower() == b"authorization":

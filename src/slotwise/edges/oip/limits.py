@@ -24,6 +24,8 @@ class Limits:
     """Of all bodies together that are being put together in this process's memory; those streamed do not count."""
     head_bytes_max: int = 64 << 10
     """Of a request's line and headers, checked once per read of the socket."""
+    json_bytes_max: int = 16 * MIB
+    """Of the JSON of one request: its values take many times their size, and nobody else is served meanwhile."""
     rows_max: int = 1024
     management_bytes_max: int = MIB
     """Of a body sent to any route but inference."""
@@ -59,7 +61,7 @@ class Limits:
 
     def bounds(self) -> Bounds:
         """What holds for a single request."""
-        return Bounds(rows_max=self.rows_max, tensor_bytes_max=self.body_bytes_max)
+        return Bounds(rows_max=self.rows_max, tensor_bytes_max=self.body_bytes_max, json_bytes_max=self.json_bytes_max)
 
 
 LIMITS = Limits()

@@ -14,23 +14,26 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 from slotwise.edges.oip import documents
 from slotwise.edges.oip.access import Access
-from slotwise.edges.oip.errors import WireError, bad, retry_after_headers, too_large
+from slotwise.edges.oip.errors import WireError, bad, refusal, retry_after_headers, too_large
 from slotwise.edges.oip.guard import Guard
 from slotwise.edges.oip.limits import Limits
-from slotwise.edges.oip.regions import Regions
-from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus
+from slotwise.edges.oip.recording import Recording
+from slotwise.edges.oip.regions import Regions, unknown_region
+from slotwise.engine.ports import ModelCounts, ModelError, Models, ModelState, ModelStatus, Refused
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.value import value
 
 _T = TypeVar("_T")
 _ROUTING = {404: "there is no route {path}", 405: "{method} does not go with {path}"}
 _LIVE = {"live": True}
+_TRUE = msgspec.Raw(b"true")
 _READY = {"live": True, "ready": True}
 
 
@@ -68,9 +71,12 @@ class Management:
         identity: Identity,
         limits: Limits,
         regions: Regions,
+        recording: Recording,
         access: Access,
+        refused: Refused,
         ports: Collection[int],
         is_ready: Callable[[], bool],
+        is_initializing: Callable[[], bool],
     ) -> None:
         """`ports` are those for management, where they differ from those for inference."""
         self._models = models
@@ -78,16 +84,25 @@ class Management:
         self._identity = identity
         self._limits = limits
         self._regions = regions
+        self._recording = recording
         self._access = access
+        self._refused = refused
         self._ports = ports
         self._is_ready = is_ready
+        self._is_initializing = is_initializing
 
     def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI app, with more routes beside the protocol's own."""
         app = Starlette(
-            routes=[*self._server_routes(), *self._model_routes(), *self._region_routes(), *more],
-            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=_say_wire)],
-            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), _say),
+            routes=[
+                *self._server_routes(),
+                *self._model_routes(),
+                *self._region_routes(),
+                *self._recording_routes(),
+                *more,
+            ],
+            middleware=[Middleware(Guard, access=self._access, ports=self._ports, say=self._say_wire)],
+            exception_handlers=dict.fromkeys((WireError, ModelError, HTTPException, Exception), self._say),
         )
         app.router.redirect_slashes = False
         return app
@@ -128,9 +143,18 @@ class Management:
             ]
         return found
 
+    def _recording_routes(self) -> list[BaseRoute]:
+        """Told with GET, changed with POST."""
+        endpoints = {
+            "/v2/trace/setting": self._traces,
+            "/v2/models/{name}/trace/setting": self._traces,
+            "/v2/logging": self._logs,
+        }
+        return [Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in endpoints.items()]
+
     async def _server(self, request: Request) -> Response:
         more = (documents.SHARED_MEMORY_EXTENSION,) if self._limits.shared_memory else ()
-        extensions = tuple(sorted(documents.EXTENSIONS + more))
+        extensions = tuple(sorted((*documents.EXTENSIONS, *more, *self._recording.extensions())))
         return _json(documents.ServerMetadata(self._identity.name, self._identity.version, extensions))
 
     async def _live(self, request: Request) -> Response:
@@ -176,8 +200,14 @@ class Management:
         return Response()
 
     async def _unload(self, request: Request) -> Response:
-        await self._read(request, _ControlRequest)  # unload_dependents: no model depends on another
-        await self._models.unload(request.path_params["name"])
+        asked = await self._read(request, _ControlRequest)
+        name = request.path_params["name"]
+        status = self._models.find(name)
+        steps = status.spec.steps if status is not None and status.spec is not None else ()
+        await self._models.unload(name)
+        if asked.parameters.get("unload_dependents") == _TRUE:
+            for member in dict.fromkeys(step.model.rpartition("/")[0] for step in steps):
+                await self._models.unload(member)
         return Response()
 
     async def _register(self, request: Request) -> Response:
@@ -192,16 +222,38 @@ class Management:
         return _json(self._regions.status(request.path_params.get("region")))
 
     async def _cuda_status(self, request: Request) -> Response:
+        if "region" in request.path_params:
+            raise unknown_region(request.path_params["region"])
         return _json([])
 
     async def _unregister(self, request: Request) -> Response:
-        if "/systemsharedmemory" in request.url.path:
+        if "/systemsharedmemory" in request.scope["path"]:
             self._regions.unregister(request.path_params.get("region"))
         return Response()
 
+    async def _traces(self, request: Request) -> Response:
+        model = self._traced(request)
+        if request.method != "POST":
+            return _json(self._recording.traces(model))
+        changes = await self._read(request, dict[str, str | int | list[str] | None])
+        return _json(self._recording.change_traces(changes, model))
+
+    async def _logs(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _json(self._recording.logs())
+        return _json(self._recording.change_logs(await self._read(request, dict[str, bool | int | str | None])))
+
+    def _traced(self, request: Request) -> str:
+        """The model that a trace setting is for; empty for all. Raises WireError when there is no such model."""
+        name: str = request.path_params.get("name", "")
+        return self._spec(request).name if name else ""
+
     def _spec(self, request: Request) -> ModelSpec:
         name, version = request.path_params["name"], request.path_params.get("version", "")
-        return spec_of(self._models.find(name, version), name, version, self._limits.retry_after_ns)
+        status = self._models.find(name, version)
+        if status is None and self._is_initializing():
+            raise initializing(self._limits.retry_after_ns)
+        return spec_of(status, name, version, self._limits.retry_after_ns)
 
     def _statistics_of(self, specs: list[ModelSpec]) -> documents.StatisticsDocument:
         epoch_ns = self._identity.epoch_ns
@@ -209,13 +261,24 @@ class Management:
             [documents.model_statistics(spec, self._statistics.model(spec.id), epoch_ns) for spec in specs]
         )
 
+    async def _say(self, request: Request, error: Exception) -> Response:
+        return self._say_wire(request.scope, _as_wire(request, error))
+
+    def _say_wire(self, scope: Scope, error: WireError) -> Response:
+        self._refused(refusal(scope["client"], scope["path"], error))
+        headers = _texts(error.headers())
+        return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
+
     async def _read(self, request: Request, kind: type[_T]) -> _T:
         """The body, which may be absent."""
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._limits.management_bytes_max:
-                raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > self._limits.management_bytes_max:
+                    raise too_large(f"the body has more than {self._limits.management_bytes_max} bytes, the limit")
+        except ClientDisconnect as gone:
+            raise bad("the client went away inside its request") from gone
         try:
             return msgspec.json.decode(body or b"{}", type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -239,18 +302,19 @@ def spec_of(status: ModelStatus | None, name: str, version: str, retry_after_ns:
     return status.spec
 
 
+def initializing(retry_after_ns: int) -> WireError:
+    """What is said of models while they are still being read."""
+    return WireError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the server is starting and has not read all models yet",
+        reason="initializing",
+        retry_after_ns=retry_after_ns,
+    )
+
+
 def _json(document: object, status: HTTPStatus = HTTPStatus.OK, retry_after_ns: int = 0) -> Response:
     headers = _texts(retry_after_headers(retry_after_ns))
     return Response(msgspec.json.encode(document), status_code=status, media_type="application/json", headers=headers)
-
-
-async def _say(request: Request, error: Exception) -> Response:
-    return _say_wire(_as_wire(request, error))
-
-
-def _say_wire(error: WireError) -> Response:
-    headers = _texts(error.headers())
-    return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
 
 
 def _texts(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -263,6 +327,7 @@ def _as_wire(request: Request, error: Exception) -> WireError:
     if isinstance(error, ModelError):
         return bad(str(error))
     if isinstance(error, HTTPException):
-        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.url.path)
+        # Not `request.url`, which is made of the header Host as well.
+        text = _ROUTING.get(error.status_code, error.detail).format(method=request.method, path=request.scope["path"])
         return WireError(HTTPStatus(error.status_code), text, allow=(error.headers or {}).get("Allow", ""))
     return WireError(HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the server: {type(error).__name__}")

@@ -14,8 +14,10 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +28,7 @@ from slotwise.edges.oip.limits import Limits
 FOLDER = Path("/dev/shm")  # noqa: S108  # where the system keeps such objects, not a temporary file of ours
 _KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,250}")
 NAME_LENGTH_MAX = 250
+T = TypeVar("T")
 
 
 class RegionDocument(msgspec.Struct):
@@ -101,7 +104,7 @@ class Regions:
         region = self._find(place.region)
         at, filled = region.at(place), 0
         while filled < place.nbytes:
-            count = os.preadv(region.fd, [view[filled:]], at + filled)
+            count = _done(os.preadv, region, [view[filled:]], at + filled)
             if not count:
                 raise bad(f"region {place.region!r} has become shorter than it was when it was registered")
             filled += count
@@ -115,7 +118,7 @@ class Regions:
         if os.fstat(region.fd).st_size < at + len(data):
             raise bad(f"region {place.region!r} has become shorter than it was when it was registered")
         while written < len(data):
-            written += os.pwrite(region.fd, data[written:], at + written)
+            written += _done(os.pwrite, region, data[written:], at + written)
 
     def _check_allowed(self) -> None:
         if not self._limits.shared_memory:
@@ -128,8 +131,21 @@ class Regions:
         region = self._regions.get(name)
         if region is None:
             self._check_allowed()
-            raise bad(f"there is no shared memory region {name!r}; register it first")
+            raise unknown_region(name)
         return region
+
+
+def unknown_region(name: str) -> WireError:
+    """What is said of a region that there is not."""
+    return WireError(HTTPStatus.NOT_FOUND, f"there is no shared memory region {name!r}; register it first")
+
+
+def _done(move: Callable[[int, T, int], int], region: Region, data: T, at: int) -> int:
+    """How many bytes were moved. Raises WireError where the system has no room for them, or cannot."""
+    try:
+        return move(region.fd, data, at)
+    except OSError as error:
+        raise bad(f"region {region.document.name!r} cannot be read or written there: {error.strerror}") from error
 
 
 def _open(key: str) -> int:

@@ -34,9 +34,13 @@ class Limits:
     model_bytes_max: int = 16 << 30
     """Of all files of one version together."""
     settings_bytes_max: int = 1 << 20
-    """Of `slotwise.toml` and `config.pbtxt` each."""
+    """Of `slotwise.toml`, `pipeline.yaml` and `config.pbtxt` each."""
+    steps_max: int = 16
+    """Of a pipeline."""
     profiles_max: int = 10_000
     """Measurements that are remembered; beyond it the oldest are forgotten."""
+    packs_bytes_max: int = 64 << 30
+    """Of packed models; beyond it, those go first that were not used for longest, but none in use."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, which names the limit, for a value that none can have."""
@@ -70,9 +74,16 @@ def check_name(name: str, limits: Limits) -> None:
 
 
 def names(root: Path) -> list[str]:
-    """All folders of the root that are not hidden, in order; their names are still to be checked."""
+    """All folders of the root that are not hidden, in order; their names are still to be checked.
+
+    A name that is no UTF-8 has its odd bytes escaped: it can be told then, and is no folder's.
+    """
     try:
-        return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(
+            path.name.encode(errors="backslashreplace").decode()
+            for path in root.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
     except OSError as error:
         raise ModelError(f"{root} cannot be read as a folder of models: {error.strerror}") from error
 

@@ -3,7 +3,7 @@
 Here live the part of Triton's model configuration that means something to us, and what it means. The message
 type is built at run time from the table below; fields that are not in it (instance groups, warm-up,
 optimisation) are passed over, as they say how another server should do its work. What asks for a service
-that we do not give (sequences, ensembles, other backends) is refused in words.
+that we do not give (sequences, other backends) is refused in words. An ensemble becomes a pipeline.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from google.protobuf import (
     text_format,
 )
 
+from slotwise.edges.repository.pipeline import PipelineText, StepText
 from slotwise.edges.repository.settings import SLO_MS_MAX, Latest, Settings, Versions
 from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import PRIORITY_LOWEST, TensorSpec
 from slotwise.facts.value import value
 
 CONFIG_FILE = "config.pbtxt"
 PACKAGE = "slotwise.triton"
 BACKENDS_SERVED = frozenset({"", "onnxruntime", "onnxruntime_onnx"})
+ENSEMBLE = "ensemble"
+NEWEST = -1
+"""As a step's version."""
 RENAMED = {"STRING": "BYTES"}
 """Datatypes that the configuration and the protocol call by different names."""
 
@@ -69,7 +74,13 @@ MESSAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "ControlInput": (("control", "[Empty]"),),
     "SequenceState": (("initial_state", "[Empty]"),),
     "Ensemble": (("step", "[Step]"),),
-    "Step": (("input_map", "[Empty]"), ("output_map", "[Empty]")),
+    "Step": (
+        ("model_name", "string"),
+        ("model_version", "int64"),
+        ("input_map", "[MapEntry]"),
+        ("output_map", "[MapEntry]"),
+    ),
+    "MapEntry": (("key", "string"), ("value", "string")),
     "InstanceGroup": (("rate_limiter", "RateLimiter"), ("secondary_devices", "[Empty]")),
     "RateLimiter": (("resources", "[Empty]"),),
     "Optimization": (("execution_accelerators", "Accelerators"),),
@@ -138,6 +149,28 @@ class DynamicBatchingText(msgspec.Struct):
     default_queue_policy: QueuePolicyText = msgspec.field(default_factory=QueuePolicyText)
 
 
+class EntryText(msgspec.Struct):
+    """A line of `input_map` or `output_map`: the model's own name, and the ensemble's tensor."""
+
+    key: str = ""
+    value: str = ""
+
+
+class StepLines(msgspec.Struct):
+    """One `step`."""
+
+    model_name: str = ""
+    model_version: int = NEWEST
+    input_map: tuple[EntryText, ...] = ()
+    output_map: tuple[EntryText, ...] = ()
+
+
+class EnsembleText(msgspec.Struct):
+    """`ensemble_scheduling`."""
+
+    step: tuple[StepLines, ...] = ()
+
+
 class ConfigText(msgspec.Struct):
     """The file as written, in our types."""
 
@@ -150,7 +183,7 @@ class ConfigText(msgspec.Struct):
     version_policy: VersionPolicyText = msgspec.field(default_factory=VersionPolicyText)
     dynamic_batching: DynamicBatchingText | None = None
     sequence_batching: Empty | None = None
-    ensemble_scheduling: Empty | None = None
+    ensemble_scheduling: EnsembleText | None = None
 
 
 @value
@@ -160,6 +193,8 @@ class Config:
     settings: Settings
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    pipeline: PipelineText | None = None
+    """There for an ensemble."""
 
 
 def read(path: Path, model: str) -> Config:
@@ -179,6 +214,7 @@ def read(path: Path, model: str) -> Config:
         settings=_settings(config),
         inputs=tuple(_tensor(tensor, batched) for tensor in config.input),
         outputs=tuple(_tensor(tensor, batched) for tensor in config.output),
+        pipeline=_pipeline(config, path),
     )
 
 
@@ -198,16 +234,42 @@ def contradiction(config: Config, inputs: Sequence[TensorSpec], outputs: Sequenc
 def _problem(config: ConfigText, model: str) -> str:
     if config.name and config.name != model:
         return f"`name` is {config.name!r}, but the folder is {model!r}; let them agree or leave `name` out"
+    has_steps = config.ensemble_scheduling is not None
+    if (config.platform == ENSEMBLE) != has_steps:
+        return f"`platform` {ENSEMBLE!r} and `ensemble_scheduling` go together; here is only one of them"
     for key, wanted in (("backend", config.backend), ("platform", config.platform)):
-        if wanted not in BACKENDS_SERVED:
+        if wanted not in BACKENDS_SERVED and wanted != ENSEMBLE:
             return f"`{key}` {wanted!r} is not served; convert the model to ONNX (backend 'onnxruntime')"
     if config.sequence_batching is not None:
         return "`sequence_batching` is not served; send the state as inputs and outputs, or remove it"
-    if config.ensemble_scheduling is not None:
-        return "`ensemble_scheduling` is not served; call the members in turn from the client"
     if config.max_batch_size < 0:
         return f"`max_batch_size` is {config.max_batch_size} and must not be negative"
     return ""
+
+
+def _pipeline(config: ConfigText, path: Path) -> PipelineText | None:
+    if config.ensemble_scheduling is None:
+        return None
+    return PipelineText(
+        steps=tuple(
+            StepText(
+                model=step.model_name,
+                inputs=_map(step.input_map, path),
+                outputs=_map(step.output_map, path),
+                version=None if step.model_version == NEWEST else step.model_version,
+            )
+            for step in config.ensemble_scheduling.step
+        ),
+        inputs=tuple(tensor.name for tensor in config.input),
+        outputs=tuple(tensor.name for tensor in config.output),
+    )
+
+
+def _map(entries: Sequence[EntryText], path: Path) -> dict[str, str]:
+    found = {entry.key: entry.value for entry in entries}
+    if len(found) < len(entries):
+        raise ModelError(f"{path}: a map of `ensemble_scheduling` names {entries[0].key!r} or another key twice")
+    return found
 
 
 def _settings(config: ConfigText) -> Settings:
@@ -217,7 +279,7 @@ def _settings(config: ConfigText) -> Settings:
     timeout_us = batching.default_queue_policy.default_timeout_microseconds
     return Settings(
         slo_ms=min(timeout_us / 1000, SLO_MS_MAX) if timeout_us else None,
-        batch_max=max(1, batch_max),
+        batch_max=min(max(1, batch_max), ROWS_MAX),
         priority=_priority(batching),
         versions=_versions(config.version_policy),
     )

@@ -19,7 +19,7 @@ import msgspec
 from slotwise.engine.ports import Inspection, ModelError
 from slotwise.facts.profile import problems
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raised when `Inspection` or the way of measuring changes."""
 CPU_FIELDS = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from slotwise.engine.ports import ModelError
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import PRIORITY_HIGHEST, PRIORITY_LOWEST
 
 SETTINGS_FILE = "slotwise.toml"
@@ -24,10 +25,13 @@ WEIGHT_MAX = 1_000_000
 
 Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=SLO_MS_MAX)]
 Weight = Annotated[float, msgspec.Meta(gt=0, le=WEIGHT_MAX)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=(1 << 62) - 1)]
+Rows = Annotated[int, msgspec.Meta(ge=1, le=ROWS_MAX)]
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 Accuracy = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Shape = tuple[Count, ...]
+COPIES_MAX = 10_000
+Copies = Annotated[int, msgspec.Meta(ge=1, le=COPIES_MAX)]
 
 
 class Latest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model's wishes. None means that nothing was said, and a default holds."""
 
     slo_ms: Milliseconds | None = None
-    batch_max: Count | None = None
+    batch_max: Rows | None = None
     batchable: bool | None = None
     """Overrules what a trial has shown of whether rows may be put together."""
     priority: Priority | None = None
@@ -61,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Accuracy | None = None
     """How good the model itself is, on the scale of its variants."""
     variants: tuple[Variant, ...] = ()
+    copies: Copies | None = None
+    """Offer the model under so many names instead, NAME_0 and so on."""
     examples: dict[str, Shape] = {}
     """Whole shapes, by input and with 1 for the batch, to measure with where the model leaves a dimension open."""
 
@@ -75,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             versions=lower.versions if self.versions is None else self.versions,
             accuracy=lower.accuracy if self.accuracy is None else self.accuracy,
             variants=self.variants or lower.variants,
+            copies=lower.copies if self.copies is None else self.copies,
             examples=self.examples or lower.examples,
         )
 
@@ -93,7 +100,7 @@ def read(path: Path) -> Settings:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
         settings = msgspec.convert(found, Settings)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise ModelError(f"{path}: {error}") from error
     for variant in settings.variants:
         if (variant.model is None) == (variant.file is None):

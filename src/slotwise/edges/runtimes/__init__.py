@@ -71,7 +71,24 @@ class Runtime(Protocol):
         """Read a model and make it ready to run on so many threads. Raises ModelError."""
 
 
-def _onnx() -> Runtime:
+class Packer(Protocol):
+    """What a runtime has beside that can bring a model into a form whose weights processes share."""
+
+    PACKED_FILE: str
+    """What such a model's file is called. `load` reads it as it reads any other."""
+
+    WAYS: int
+    """How many ways of packing there are, the best one first: what does not work for a model may do in another way."""
+
+    def pack(self, path: str, file: str, way: int) -> None:
+        """Write a model in that form, and what belongs to it beside. Raises ModelError."""
+
+
+class _Onnx(Runtime, Packer, Protocol):
+    """The one runtime that packs."""
+
+
+def _onnx() -> _Onnx:
     from slotwise.edges.runtimes import onnx
 
     return onnx
@@ -88,6 +105,8 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
     ".emulated.json": _emulated,
 }
 """How a file's name ends, and what imports the runtime for it."""
+PACKERS: dict[str, Callable[[], Packer]] = {".onnx": _onnx}
+"""The same for those that pack."""
 
 
 def load(path: str, threads: int) -> Model:
@@ -98,6 +117,11 @@ def load(path: str, threads: int) -> Model:
     if not Path(path).is_file():
         raise ModelError(f"there is no file {path!r}")
     return RUNTIMES[ending]().load(path, threads)
+
+
+def packer(path: str) -> Packer | None:
+    """What can pack a model; None where its runtime has no such form."""
+    return next((load_library() for ending, load_library in PACKERS.items() if path.endswith(ending)), None)
 
 
 def preload() -> None:

@@ -23,6 +23,7 @@ from slotwise.engine.ports import ModelError
 from slotwise.facts.profile import Profile, problems
 from slotwise.facts.types import TensorSpec
 
+SIZE_MAX = 1 << 40
 _VARYING_SIZE = 1
 """What an output's dimension that varies measures here, the batch apart."""
 
@@ -44,13 +45,18 @@ def load(path: str, threads: int) -> EmulatedModel:  # noqa: ARG001  # waiting t
     """Read the file and wait for as long as loading the model would take. Raises ModelError."""
     try:
         content = msgspec.json.decode(Path(path).read_bytes(), type=EmulatedFile)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path!r} is no emulated model: {error}") from error
     found = problems(content.profile)
     found += [
         f"{spec.name!r} is of the unknown datatype {spec.datatype!r}"
         for spec in content.inputs + content.outputs
         if spec.datatype not in NUMPY_TYPES
+    ]
+    found += [
+        f"{spec.name!r} has the shape {list(spec.shape)}; sizes are -1, which is open, or 0 to {SIZE_MAX}"
+        for spec in content.inputs + content.outputs
+        if not all(-1 <= size <= SIZE_MAX for size in spec.shape)
     ]
     if found:
         raise ModelError(f"{path!r} is no emulated model: {'; '.join(found)}")

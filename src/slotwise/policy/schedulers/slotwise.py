@@ -30,7 +30,7 @@ from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
 from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
-from slotwise.policy.demand import Demand, DemandSettings, KindDemand
+from slotwise.policy.demand import CREDIT_MAX, Demand, DemandSettings, KindDemand
 from slotwise.policy.offers import Answer, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
@@ -40,6 +40,9 @@ from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, R
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
+
+GROWTH_SHARE_MIN = 0.25
+"""Of its run, what a batch needs of time to fill: what is shorter is lost to the way there and back."""
 
 
 @value
@@ -101,13 +104,12 @@ class Slotwise:
             return self._admit(spec, ticket, answer, now_ns)
         self._reserve.note(answer.bids, kind.worth)
         is_served = kind.take_credit()
-        if kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns)):
-            has_room = answer.best is None or self._has_headroom(answer.best, ticket, now_ns)
-            if not is_served or not has_room:
-                return self._refuse_overloaded(answer)
+        is_scarce = kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns))
+        if is_scarce and not self._is_chosen(spec, ticket, kind, answer.best, is_served, now_ns):
+            return self._refuse_overloaded(answer)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
-            kind.spend_credit()
+            kind.spend_credit(max(CREDIT_MAX, spec.batch_max))
             self._demand.note_placed(kind, answer.best.added_ns if answer.best is not None else round(kind.cost_ns))
         elif answer.is_shut_out or answer.is_feasible:
             self._demand.note_unplaced(kind)
@@ -176,7 +178,7 @@ class Slotwise:
             return due_ns
         for executor in self._view.executors.values():
             if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
-                at_ns = executor.free_ns(now_ns) - self._settings.ahead_ns
+                at_ns = executor.free_ns(now_ns) - self._ahead_ns(executor)
                 if now_ns < at_ns < due_ns:
                     due_ns = at_ns
         return due_ns
@@ -258,6 +260,45 @@ class Slotwise:
                 return True
         return False
 
+    def _is_chosen(
+        self,
+        spec: ModelSpec,
+        ticket: Ticket,
+        kind: KindDemand,
+        offer: offers.Offer | None,
+        is_served: bool,
+        now_ns: int,
+    ) -> bool:
+        """Whether a request is among those served of a kind that is served in part.
+
+        Whoever makes a planned batch cheaper a row is, on credit. A slot of its own is for the kind's share, and only
+        where the batch can still grow to the size that the demand would fill in time.
+        """
+        if offer is None:
+            return is_served
+        if offer.slot is not None:
+            slot = offer.slot
+            return is_served or offer.added_ns * slot.rows < slot.cost_ns * ticket.request.rows
+        if not is_served or not self._has_headroom(offer, ticket, now_ns):
+            return False
+        return self._can_grow(spec, ticket, kind, offer, now_ns)
+
+    def _can_grow(self, spec: ModelSpec, ticket: Ticket, kind: KindDemand, offer: offers.Offer, now_ns: int) -> bool:
+        """Whether a new slot leaves its batch time to become as large as pays best of the sizes that would be filled."""
+        if spec.batch_max == 1 or ticket.alone:
+            return True
+        request, executor = ticket.request, offer.table.executor
+        allowance_ns, per_ns = request.deadline_ns - now_ns, self._demand.rate_per_ns(kind, now_ns)
+        start_ns, best_ns, best_rows = offer.end_ns - offer.added_ns, offer.added_ns, request.rows
+        for rows in spec.profile.rows:
+            if request.rows < rows <= spec.batch_max:
+                run_ns = self._view.estimates.run_ns(executor, spec, rows, request.work)
+                window_ns = allowance_ns - run_ns
+                is_filled = window_ns >= GROWTH_SHARE_MIN * run_ns and window_ns * per_ns >= rows - request.rows
+                if is_filled and run_ns * best_rows < best_ns * rows:
+                    best_ns, best_rows = run_ns, rows
+        return start_ns + best_ns <= request.deadline_ns
+
     def _is_prompt(self, answer: Answer, ticket: Ticket, now_ns: int) -> bool:
         """Whether the answer would come early in its allowance."""
         allowance_ns = ticket.request.deadline_ns - now_ns
@@ -316,14 +357,19 @@ class Slotwise:
         return (
             len(executor.batches) < IN_FLIGHT_MAX
             and not executor.is_replacing
-            and executor.free_ns(now_ns) - now_ns <= self._settings.ahead_ns
+            and executor.free_ns(now_ns) - now_ns <= self._ahead_ns(executor)
         )
+
+    def _ahead_ns(self, executor: ExecutorView) -> int:
+        """How much work may lie at an executor: more at one on another machine, which must not run dry meanwhile."""
+        return self._settings.ahead_ns + self._view.estimates.far_ns(executor.name)
 
     def _feed(self, executor: ExecutorView, now_ns: int) -> Choice | None:
         table = self._promises.tables[executor.name]
         base_ns = executor.free_ns(now_ns)
         if not len(table):
             return self._take_over(executor, base_ns, now_ns)
+        base_ns += self._view.estimates.way_ns(executor.name, table.slots[0].spec.id)
         missed = table.first_missed(base_ns)
         if missed is not None:
             return self._give_up(table, missed, base_ns)
@@ -386,6 +432,7 @@ class Slotwise:
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
                 run_ns = self._view.estimates.run_ns(executor.name, slot.spec, slot.rows, slot.work)
+                run_ns += self._view.estimates.way_ns(executor.name, slot.spec.id)
                 more = self._settings.take_over * per_ns * slot.cost_ns if per_ns else offers.TRIFLE * slot.worth()
                 is_worth_it = mine.cost(run_ns) <= theirs.cost(slot.cost_ns) + more
                 if is_worth_it and base_ns + run_ns <= slot.deadline_ns:
@@ -418,10 +465,11 @@ class Slotwise:
     def _note_demand(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> KindDemand:
         request = ticket.request
         cost_ns = 0.0
-        if not self._demand.knows(spec.id, request.priority):
+        allowance_ns = request.deadline_ns - now_ns
+        if not self._demand.knows(spec.id, request.priority, allowance_ns):
             best = spec.profile.best_rows(spec.batch_max)
             cost_ns = spec.profile.expected_ns(best) / best * request.rows
-        kind = self._demand.note(spec.id, request.priority, request.worth(spec), cost_ns, now_ns)
+        kind = self._demand.note(spec.id, request.priority, allowance_ns, request.worth(spec), cost_ns, now_ns)
         if self._demand.is_due(now_ns):
             self._demand.share_out(len(self._view.executors), now_ns)
         self._reserve.settle(now_ns)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from slotwise.facts.profile import ROWS_MAX
 from slotwise.facts.types import ModelSpec, Request
 from slotwise.facts.units import S
 from slotwise.facts.value import value
@@ -63,7 +64,7 @@ class Batching:
         self.spec = spec
         self.best_run_ns = spec.profile.expected_ns(best)
         self.rows_per_ns = best / self.best_run_ns
-        self.runs_ns = [spec.profile.expected_ns(rows) for rows in range(1, spec.batch_max + 1)]
+        self.runs_ns = [spec.profile.expected_ns(rows) for rows in range(1, min(spec.batch_max, ROWS_MAX) + 1)]
 
 
 class Auction:

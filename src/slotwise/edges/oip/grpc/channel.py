@@ -36,6 +36,8 @@ class Shown(msgspec.Struct, frozen=True, gc=False):
 
     authorization: str = ""
     traceparent: str = ""
+    peer: str = ""
+    """Where it is, for the log of what is turned away."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -148,6 +150,7 @@ class Channel:
             question.timeout_us,
             shown.authorization,
             shown.traceparent,
+            shown.peer,
             self._take_released(),
         )
         data = frames.encode(relay)

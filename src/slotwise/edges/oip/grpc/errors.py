@@ -45,19 +45,27 @@ class CallError(Exception):
         reason: str | None = None,
         predicted_ms: float | None = None,
         retry_after_ms: int | None = None,
+        is_known: bool = False,
     ) -> None:
+        """`is_known` says that the server has made it, and has counted it."""
         super().__init__(message)
         self.status = status
         self.message = message
-        self._reason = reason
+        self.reason = reason
+        self.is_known = is_known
         self._predicted_ms = predicted_ms
         self._retry_after_ms = retry_after_ms
+
+    def alone(self) -> CallError:
+        """The same without what led to it."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def metadata(self) -> Metadata:
         """What goes with it for programs; only what is known."""
         told: list[tuple[str, str]] = []
-        if self._reason is not None:
-            told.append(("slotwise-reason", self._reason))
+        if self.reason is not None:
+            told.append(("slotwise-reason", self.reason))
         if self._predicted_ms is not None:
             told.append(("slotwise-predicted-ms", f"{self._predicted_ms:.3f}"))
         if self._retry_after_ms is not None:
@@ -95,4 +103,5 @@ def error_for(status: int, told: ErrorBody) -> CallError:
         reason=told.reason,
         predicted_ms=told.predicted_ms,
         retry_after_ms=told.retry_after_ms,
+        is_known=True,
     )

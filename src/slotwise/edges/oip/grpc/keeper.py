@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
+from slotwise.engine.ports import Refusal, Refused
 from slotwise.facts.value import value
 
 
@@ -38,7 +39,9 @@ class DoorStatus:
 class DoorKeeper:
     """Keeps one process alive from `start` to `stop`. The server listens on both paths before the start."""
 
-    def __init__(self, settings: DoorSettings) -> None:
+    def __init__(self, settings: DoorSettings, refused: Refused) -> None:
+        """`refused` is told of what the door turns away by itself."""
+        self._refused = refused
         self._folder = tempfile.TemporaryDirectory(prefix="slotwise-")
         self.upstream = str(Path(self._folder.name) / "door")
         self.channel = str(Path(self._folder.name) / "channel")
@@ -94,6 +97,7 @@ class DoorKeeper:
         since_s = loop.time()
         while True:
             assert self._process is not None, "opened before it is kept"
+            await self._listen(self._process)
             await self._process.wait()
             if loop.time() - since_s >= limits.settled_s:
                 pause_s = limits.restart_s_min
@@ -103,6 +107,15 @@ class DoorKeeper:
             self.restarts += 1
             with contextlib.suppress(GrpcDoorError):  # its process has ended, so the next round tries again
                 await self._open()
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Hand on what the door turns away, until it ends."""
+        assert process.stdout is not None, "asked for"
+        while line := await process.stdout.readline():
+            if not line.endswith(b"\n"):
+                return  # it was killed while it wrote
+            for refusal in msgspec.json.decode(line, type=list[Refusal]):
+                self._refused(refusal)
 
     async def _open(self) -> None:
         settings = msgspec.structs.replace(self._settings, port=self.port or self._settings.port)

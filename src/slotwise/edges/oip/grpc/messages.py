@@ -120,7 +120,7 @@ def question_of(request: pb.ModelInferRequest, left_us: int | None) -> Question:
     inputs, following = [], iter(tensors)
     for tensor in request.inputs:
         told = parameters_of(tensor.parameters)
-        if REGION not in told:
+        if not _is_in_region(tensor):
             told["binary_data_size"] = len(next(following))
         inputs.append(_Input(tensor.name, tensor.datatype, list(tensor.shape), told))
     outputs = [_Asked(output.name, _asked(output)) for output in request.outputs]
@@ -193,9 +193,14 @@ def _asked(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> dict[str,
     return told
 
 
+def _is_in_region(tensor: pb.ModelInferRequest.InferInputTensor) -> bool:
+    """Whether its data lies in shared memory; a parameter without a value says nothing, and does not make one up."""
+    return REGION in tensor.parameters and tensor.parameters[REGION].WhichOneof("parameter_choice") is not None
+
+
 def _tensors(request: pb.ModelInferRequest) -> list[bytes]:
     """The data of the inputs that are not in shared memory. Raises CallError."""
-    sent = [tensor for tensor in request.inputs if REGION not in tensor.parameters]
+    sent = [tensor for tensor in request.inputs if not _is_in_region(tensor)]
     raw = list(request.raw_input_contents)
     if not raw:
         return [_packed(tensor) for tensor in sent]

@@ -31,6 +31,8 @@ class Form(Enum):
     NAMED = "a list, whose items become a map by their names"
     EMPTY = "nothing is said but that it is done"
     FLAG = "the status says it, in the one field of the message"
+    TEXTS = "each of its fields is one of a map, as a list of texts"
+    CHOICES = "each of its fields is one of a map, under the name of its type"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -68,12 +70,11 @@ CALLS = {
     "CudaSharedMemoryUnregister": Call(
         pb.CudaSharedMemoryUnregisterRequest, pb.CudaSharedMemoryUnregisterResponse, Form.EMPTY
     ),
+    "TraceSetting": Call(pb.TraceSettingRequest, pb.TraceSettingResponse, Form.TEXTS),
+    "LogSettings": Call(pb.LogSettingsRequest, pb.LogSettingsResponse, Form.CHOICES),
 }
-NOT_SERVED = {
-    "TraceSetting": "requests are not traced by call; start the server with --journal to record every one",
-    "LogSettings": "this server keeps no log whose settings could change; start it with --journal to record requests",
-}
-"""Methods of the protocol that there is nothing behind, and what to do instead."""
+CHOICES = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+"""The field of a log setting's value, by its type."""
 
 
 FLAGS = {int(HTTPStatus.OK): True, int(HTTPStatus.NOT_FOUND): False, int(HTTPStatus.SERVICE_UNAVAILABLE): False}
@@ -106,7 +107,7 @@ def page_of(call: Call, raw: bytes) -> Page:
             models = model_path(request.name, request.version) if request.name else b"/v2/models"
             return Page(models + b"/stats")
         case other:
-            return _repository_page(other) or _region_page(other)
+            return _repository_page(other) or _recording_page(other) or _region_page(other)
 
 
 def _repository_page(request: Message) -> Page | None:
@@ -119,6 +120,31 @@ def _repository_page(request: Message) -> Page | None:
             return _control_page(request.model_name, "unload", request.parameters)
         case _:
             return None
+
+
+def _recording_page(request: Message) -> Page | None:
+    """A setting is read where none is given, and changed by what is given; an empty value leaves it to the server."""
+    match request:
+        case pb.TraceSettingRequest():
+            of = model_path(request.model_name, "") if request.model_name else b"/v2"
+            return Page(
+                of + b"/trace/setting", _changes({key: _told(value) for key, value in request.settings.items()})
+            )
+        case pb.LogSettingsRequest():
+            chosen = {key: value.WhichOneof("parameter_choice") for key, value in request.settings.items()}
+            told = {key: getattr(request.settings[key], field) if field else None for key, field in chosen.items()}
+            return Page(b"/v2/logging", _changes(told))
+        case _:
+            return None
+
+
+def _changes(told: Mapping[str, object]) -> bytes | None:
+    return msgspec.json.encode(told) if told else None
+
+
+def _told(setting: pb.TraceSettingRequest.SettingValue) -> str | list[str] | None:
+    texts = list(setting.value)
+    return texts if len(texts) > 1 else next(iter(texts), None)
 
 
 def _control_page(name: str, verb: str, parameters: Mapping[str, pb.ModelRepositoryParameter]) -> Page:
@@ -187,6 +213,12 @@ def _fitted(form: Form, field: str, document: object) -> dict[str, object]:
     match form, document:
         case Form.HELD, _:
             return {field: document}
+        case Form.TEXTS, dict():
+            return {
+                field: {key: {"value": told if isinstance(told, list) else [told]} for key, told in document.items()}
+            }
+        case Form.CHOICES, dict():
+            return {field: {key: {CHOICES[type(told)]: told} for key, told in document.items()}}
         case Form.NAMED, list():
             return {field: {str(item["name"]): item for item in document}}
         case _, dict():

@@ -17,24 +17,27 @@ from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.edges.oip.grpc.channel import Channel, Shown
 from slotwise.edges.oip.grpc.errors import CallError, bad, unavailable
 from slotwise.edges.oip.grpc.limits import GrpcLimits
-from slotwise.edges.oip.grpc.messages import FINAL_ASKED, FINAL_TOLD, answer_of, parse, question_of
-from slotwise.edges.oip.grpc.pages import CALLS, NOT_SERVED, Call, page_of, reply_of
+from slotwise.edges.oip.grpc.messages import FINAL_TOLD, answer_of, parse, question_of
+from slotwise.edges.oip.grpc.pages import CALLS, Call, page_of, reply_of
 from slotwise.edges.oip.grpc.upstream import Upstream
 from slotwise.facts.types import Reason
 from slotwise.facts.units import US, S
 
 NAME = "inference.GRPCInferenceService"
-NOTHING_SHOWN = Shown()
+PEER_LENGTH_MAX = 256
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answerer = Callable[[bytes, Context], Awaitable[bytes]]
+RefusedCall = Callable[[CallError, str, str], None]
+"""Told of an error, the method, and who called."""
 
 
 class Service:
     """Answers calls until it is told to drain; then it ends what is under way and takes nothing new."""
 
-    def __init__(self, upstream: Upstream, channel: Channel, limits: GrpcLimits) -> None:
+    def __init__(self, upstream: Upstream, channel: Channel, limits: GrpcLimits, refused: RefusedCall) -> None:
         self._upstream = upstream
         self._channel = channel
+        self._refused = refused
         self._limits = limits
         self._under_way = 0
         self._is_draining = False
@@ -47,9 +50,8 @@ class Service:
         """All methods, for gRPC's server."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]]
-        methods = {name: unary(self._call(self._page_answerer(call))) for name, call in CALLS.items()}
-        methods |= {name: unary(self._call(_not_served(name, instead))) for name, instead in NOT_SERVED.items()}
-        methods["ModelInfer"] = unary(self._call(self._infer))
+        methods = {name: unary(self._call(name, self._page_answerer(call))) for name, call in CALLS.items()}
+        methods["ModelInfer"] = unary(self._call("ModelInfer", self._infer))
         methods["ModelStreamInfer"] = stream(self._stream)
         return grpc.method_handlers_generic_handler(NAME, methods)
 
@@ -77,7 +79,7 @@ class Service:
         if not self._under_way:
             self._idle.set()
 
-    def _call(self, answer: Answerer) -> Answerer:
+    def _call(self, name: str, answer: Answerer) -> Answerer:
         """One request, one answer or an error."""
 
         async def call(raw: bytes, context: Context) -> bytes:
@@ -88,7 +90,12 @@ class Service:
                 finally:
                     self._leave()
             except CallError as error:
-                await context.abort(error.status, error.message, error.metadata())
+                refusal = error.alone()
+            # The abort is kept until garbage is collected, which is seldom, and with it the frames that it came from:
+            # they must not hold the message any more.
+            raw = b""
+            self._refused(refusal, name, context.peer())
+            return await context.abort(refusal.status, refusal.message, refusal.metadata())
 
         return call
 
@@ -142,6 +149,7 @@ class Service:
             finally:
                 self._leave()
         except CallError as error:
+            self._refused(error, "ModelStreamInfer", context.peer())
             reply.error_message = error.message
         async with writing:
             await context.write(reply.SerializeToString())
@@ -151,8 +159,7 @@ class Service:
         reply.infer_response.id = request.id
         reply.infer_response.model_name = request.model_name
         answer = await self._answer(request, context)
-        if FINAL_ASKED in request.parameters and request.parameters[FINAL_ASKED].bool_param:
-            answer.parameters[FINAL_TOLD].bool_param = True
+        answer.parameters[FINAL_TOLD].bool_param = True  # there is one answer to each request, and never an empty one
         reply.infer_response.CopyFrom(answer)
 
 
@@ -172,11 +179,4 @@ def _shown(context: Context) -> Shown:
                 found[name] = text
             elif name == "authorization":
                 raise bad("the metadata `authorization` holds what no header can hold; show `Bearer TOKEN`")
-    return Shown(**found) if found else NOTHING_SHOWN
-
-
-def _not_served(name: str, instead: str) -> Answerer:
-    async def refuse(_raw: bytes, _context: Context) -> bytes:
-        raise CallError(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served: {instead}")
-
-    return refuse
+    return Shown(**found, peer=context.peer()[:PEER_LENGTH_MAX])

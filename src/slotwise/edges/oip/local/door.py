@@ -6,8 +6,10 @@ server lends to that client alone; the socket carries frames that say where (`ed
 be checked (BYTES and BOOL) are copied first, for their owner could change them between the check and the run.
 
 A client is who the kernel says it is, and what it may do is what its user may do, so no token is asked for. The gRPC
-door is another matter: it asks for others, whose tokens it relays, so it has a door of this kind to itself, made with
-the server's `access`. All that is not inference stays with HTTP, where the rights for it are checked.
+door is another matter: it asks for others, so it has a door of this kind to itself, which takes relayed requests and
+no others, and judges each by the token that came with it. The door that clients know takes none: a relayed request
+may name regions of shared memory and a trace, for which nobody here has shown a right. All that is not inference
+stays with HTTP, where the rights for it are checked.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from slotwise.edges.oip.codec import Bounds, Contract, Infer, refs
 from slotwise.edges.oip.errors import WireError
 from slotwise.edges.oip.exchange import JoinTrace
 from slotwise.edges.oip.local.forms import (
-    Asked,
     priority_of,
     refs_in_place,
     spent,
@@ -42,7 +43,7 @@ from slotwise.edges.oip.local.forms import (
 from slotwise.edges.oip.local.guest import Guest, LentMemory, Question
 from slotwise.edges.oip.management import spec_of
 from slotwise.edges.oip.regions import Regions
-from slotwise.engine.ports import Arena, Clock, Memories, Models, Outputs, Post
+from slotwise.engine.ports import Arena, Clock, Memories, Models, Outputs, Post, Refusal, Refused
 from slotwise.facts.actions import Reply
 from slotwise.facts.events import Arrived, Cancelled
 from slotwise.facts.types import FOREVER_NS, Outcome, Reason, Request
@@ -63,6 +64,20 @@ class LocalStatistics:
     clients: tuple[Peer, ...]
 
 
+@value
+class Relays:
+    """What a door needs for requests that its client relays for others; it takes no others then."""
+
+    access: Access
+    """Judges what each of them shows."""
+    regions: Regions
+    """Where their tensors may lie beside the frame's own memory."""
+    join_trace: JoinTrace | None = None
+    """Told of a request that is a part of a trace, before it arrives."""
+    door: str = "grpc"
+    """Whose refusals they are, when they are counted and logged."""
+
+
 class LocalDoor:
     """Serves clients on the same machine; an `engine.ports.Front`."""
 
@@ -79,16 +94,12 @@ class LocalDoor:
         limits: LocalLimits,
         bounds: Bounds,
         request_ids: Iterator[int],
+        refused: Refused,
         server: str,
-        regions: Regions,
-        access: Access | None = None,
+        relays: Relays | None = None,
         late_answers: bool = False,
-        join_trace: JoinTrace | None = None,
     ) -> None:
-        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as answers.
-
-        With `access` each question must show what its asker may do, which only a Relay can.
-        """
+        """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as answers."""
         self.limits = limits
         self.lend = lend
         self.share = memories.share
@@ -102,9 +113,8 @@ class LocalDoor:
         self._clock = clock
         self._bounds = bounds
         self._ids = request_ids
-        self._regions = regions
-        self._access = access
-        self._join_trace = join_trace
+        self._relays = relays
+        self._refused = refused
         self._late_answers = late_answers
         self._uids = frozenset(limits.uids or (os.getuid(), 0))
         self._contracts: dict[tuple[str, str], Contract] = {}
@@ -129,7 +139,7 @@ class LocalDoor:
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for question in list(self._waiting.values()):
             error = self._no_room("the server is shutting down and did not wait for the answer", Reason.SHUTTING_DOWN)
-            question.guest.refuse(question.asked.serial, error)
+            question.guest.refuse(question.asked, error)
         for guest in list(self._guests):
             guest.link.close()
 
@@ -147,15 +157,13 @@ class LocalDoor:
 
     # The clients' side
 
-    def submit(self, guest: Guest, asked: Asked) -> None:
+    def submit(self, guest: Guest, asked: frames.Asked) -> None:
         """Take a request to the engine. Raises WireError."""
         if self._is_draining:
             raise self._no_room("the server is shutting down", Reason.SHUTTING_DOWN)
         if len(guest.serials) >= self.limits.requests_max:
             raise self._no_room(f"{len(guest.serials)} requests of this client are under way, the limit")
-        if self._access is not None:
-            shown = asked.authorization.encode() if type(asked) is frames.Relay else b""
-            self._access.check_infer(shown or None, asked.model)
+        self._check_may_ask(asked)
         contract = self._contract(asked.model, asked.version)
         infer = understood(asked, contract)
         priority = priority_of(asked, infer)
@@ -172,15 +180,15 @@ class LocalDoor:
             priority=priority or spec.priority,
             form=infer.form,
             inputs=inputs,
-            region=region,
+            regions=() if region is None else (region,),
             outputs=infer.names,
         )
         question = Question(guest, asked, contract, infer, region)
         question.request = request
         self._waiting[request.id] = question
         guest.serials[asked.serial] = request.id
-        if self._join_trace is not None and type(asked) is frames.Relay and asked.traceparent:
-            self._join_trace(request.id, asked.traceparent)
+        if type(asked) is frames.Relay:
+            self._join(request, asked)
         self._post(Arrived(request=request))
 
     def cancel(self, guest: Guest, serial: int) -> None:
@@ -195,6 +203,22 @@ class LocalDoor:
         for request_id in guest.serials.values():
             self._post(Cancelled(request_id=request_id))
 
+    def turned_away(self, guest: Guest, asked: frames.Asked | None, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
+        who, peer, relays = guest.link.peer, "", self._relays
+        if relays is not None and type(asked) is frames.Relay:
+            peer = asked.peer
+        self._refused(
+            Refusal(
+                door="local" if relays is None else relays.door,
+                status=int(error.status),
+                reason=error.reason or Reason.NONE.value,
+                message=error.message,
+                peer=peer or f"pid {who.pid} uid {who.uid}",
+                target="" if asked is None else asked.model,
+            )
+        )
+
     def _accept(self, connection: socket.socket) -> None:
         link = Link(connection, self.limits)
         guest = Guest(self, link)
@@ -206,7 +230,24 @@ class LocalDoor:
         elif len(self._guests) > self.limits.connections_max:
             guest.turn_away(self._no_room("too many connections"))
 
-    def _take_in(self, guest: Guest, asked: Asked, infer: Infer) -> int:
+    def _check_may_ask(self, asked: frames.Asked) -> None:
+        """Raise WireError for a question that is not for this door, or whose asker has no right to it."""
+        relays = self._relays
+        if type(asked) is not frames.Relay:
+            if relays is not None:
+                raise WireError(HTTPStatus.FORBIDDEN, "only relayed requests are taken here", reason="forbidden")
+        elif relays is None:
+            words = "no relayed requests are taken here; ask for yourself, or over HTTP or gRPC"
+            raise WireError(HTTPStatus.FORBIDDEN, words, reason="forbidden")
+        else:
+            relays.access.check_infer(asked.authorization.encode() or None, asked.model)
+
+    def _join(self, request: Request, relay: frames.Relay) -> None:
+        assert self._relays is not None, "no Relay has come so far elsewhere"
+        if relay.traceparent and self._relays.join_trace is not None:
+            self._relays.join_trace(request.id, relay.traceparent)
+
+    def _take_in(self, guest: Guest, asked: frames.Asked, infer: Infer) -> int:
         """Copy a request's inputs into the arena. Raises WireError, and then nothing is held."""
         region = self._arena.allocate(infer.nbytes or 1)
         if region is None:
@@ -215,7 +256,8 @@ class LocalDoor:
                 HTTPStatus.SERVICE_UNAVAILABLE, words, reason="no_room", retry_after_ns=self.limits.retry_after_ns
             )
         try:
-            take_in(asked, infer, guest, self._arena.view(region, infer.nbytes or 1), self._regions.read)
+            read = guest.read if self._relays is None else self._relays.regions.read
+            take_in(asked, infer, guest, self._arena.view(region, infer.nbytes or 1), read)
         except WireError:
             self._arena.release(region)
             raise
@@ -249,7 +291,7 @@ class LocalDoor:
             try:
                 self._answer(question, reply)
             except WireError as error:
-                guest.refuse(question.asked.serial, error)
+                guest.refuse(question.asked, error)
         if question.region is not None:
             self._arena.release(question.region)  # after the answer: an output may lie in the request's own region
         if self._is_draining and not self._waiting:
@@ -269,11 +311,12 @@ class LocalDoor:
         question.guest.answer(question, reply, self._outputs, timing)
 
     def _answer_relay(self, question: Question, reply: Reply) -> None:
+        assert self._relays is not None, "no Relay has come so far elsewhere"
         wish, parameters = question.infer.wish, None
         if wish.has_timing:
             parameters = timing_parameters(reply.outcome, reply.timing, reply.request_id)
         elif reply.outcome is Outcome.LATE:
             parameters = timing_parameters(reply.outcome, None)
-        read, write = self._outputs.read, self._regions.write
+        read, write = self._outputs.read, self._relays.regions.write
         laid = lay_answer(wish, question.contract, reply.outputs, read, write, parameters)
-        question.guest.answer_relay(question.asked.serial, laid)
+        question.guest.answer_relay(question, laid)

@@ -32,11 +32,10 @@ from slotwise.facts.types import PRIORITY_LOWEST, Outcome, TensorRef, Timing
 
 TENSORS_KNOWN_MAX = 16
 """Questions with more are not remembered, as they are long."""
-Asked = frames.Ask | frames.Relay
 Read = Callable[[Place, memoryview], None]
 
 
-def understood(asked: Asked, contract: Contract) -> Infer:
+def understood(asked: frames.Asked, contract: Contract) -> Infer:
     """A question as checked against its model. Raises WireError."""
     if type(asked) is frames.Relay:
         return decode(asked.head, asked.nbytes, contract)
@@ -45,7 +44,7 @@ def understood(asked: Asked, contract: Contract) -> Infer:
     key = (asked.inputs, asked.outputs)
     known = contract.known.get(key)
     if known is None:
-        known = understand(_head_of(asked), 0, contract)
+        known = understand(head_of(asked), 0, contract)
         if len(asked.inputs) + len(asked.outputs) <= TENSORS_KNOWN_MAX:
             if len(contract.known) >= HEADS_MAX:
                 contract.known.clear()
@@ -53,23 +52,22 @@ def understood(asked: Asked, contract: Contract) -> Infer:
     return known
 
 
-def priority_of(asked: Asked, infer: Infer) -> int:
+def priority_of(asked: frames.Asked, infer: Infer) -> int:
     """The priority that was asked for; 0 where the model's holds. Raises WireError for one that there is not."""
     if type(asked) is not frames.Ask:
         return infer.priority
     if asked.priority > PRIORITY_LOWEST:
-        raise bad(
-            f"priority {asked.priority} is not there; it is 1, the highest, to {PRIORITY_LOWEST}, or 0 for the model's"
-        )
+        words = f"the priority is {asked.priority}; it is 1 (highest) to {PRIORITY_LOWEST}, or 0 for the model's own"
+        raise bad(words)
     return asked.priority
 
 
-def wants_timing(asked: Asked, infer: Infer) -> bool:
+def wants_timing(asked: frames.Asked, infer: Infer) -> bool:
     """Whether the answer is to tell how the time was spent."""
     return asked.has_timing if type(asked) is frames.Ask else infer.wish.has_timing
 
 
-def stays(asked: Asked, infer: Infer) -> bool:
+def stays(asked: frames.Asked, infer: Infer) -> bool:
     """Whether executors may read its inputs where its client has put them.
 
     Not those whose bytes must be checked first, and not those that lie elsewhere.
@@ -79,7 +77,7 @@ def stays(asked: Asked, infer: Infer) -> bool:
     return type(asked) is frames.Ask or all(part.is_behind for part in infer.parts)
 
 
-def refs_in_place(asked: Asked, infer: Infer, guest: Guest) -> tuple[TensorRef, ...]:
+def refs_in_place(asked: frames.Asked, infer: Infer, guest: Guest) -> tuple[TensorRef, ...]:
     """Its inputs in the client's own memory. Raises WireError for those that do not lie there."""
     if type(asked) is frames.Relay:
         guest.check(asked.offset, infer.nbytes)
@@ -103,10 +101,10 @@ def refs_in_place(asked: Asked, infer: Infer, guest: Guest) -> tuple[TensorRef, 
     return tuple(found)
 
 
-def take_in(asked: Asked, infer: Infer, guest: Guest, view: memoryview, read_region: Read) -> None:
-    """Copy its inputs to `view`, and check them there. Raises WireError."""
+def take_in(asked: frames.Asked, infer: Infer, guest: Guest, view: memoryview, read: Read) -> None:
+    """Copy its inputs to `view`, those in regions by `read`, and check them there. Raises WireError."""
     if type(asked) is frames.Ask:
-        borrow(infer, view, guest.read)
+        borrow(infer, view, read)
         return
     assert type(asked) is frames.Relay, "there are two kinds"
     filler, at = Filler(infer, view), asked.offset
@@ -116,7 +114,7 @@ def take_in(asked: Asked, infer: Infer, guest: Guest, view: memoryview, read_reg
             at += -(-part.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT
     filler.finish()
     if infer.borrows:
-        borrow(infer, view, read_region)
+        borrow(infer, view, read)
 
 
 def spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.Spent:
@@ -135,7 +133,7 @@ def spent(outcome: Outcome, timing: Timing | None, request_id: int) -> frames.Sp
     )
 
 
-def _head_of(ask: frames.Ask) -> Head:
+def head_of(ask: frames.Ask) -> Head:
     """The tensors in the protocol's own form, so that one piece of code checks them whatever their way."""
     inputs = [
         Input(

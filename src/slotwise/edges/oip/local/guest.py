@@ -24,8 +24,6 @@ from slotwise.facts.actions import Reply
 from slotwise.facts.types import Request, TensorRef
 from slotwise.facts.units import MS
 
-ERROR_LENGTH_MAX = 2000
-
 
 class LentMemory(Arena, Protocol):
     """Memory for one client's outputs."""
@@ -55,7 +53,7 @@ class Desk(Protocol):
     def unshare(self, segment: int) -> None:
         """The client has gone."""
 
-    def submit(self, guest: Guest, asked: frames.Ask | frames.Relay) -> None:
+    def submit(self, guest: Guest, asked: frames.Asked) -> None:
         """Take a request to the engine. Raises WireError."""
 
     def cancel(self, guest: Guest, serial: int) -> None:
@@ -63,6 +61,9 @@ class Desk(Protocol):
 
     def forget(self, guest: Guest) -> None:
         """The client has gone away."""
+
+    def turned_away(self, guest: Guest, asked: frames.Asked | None, error: WireError) -> None:
+        """The client is told an error that the engine has not made."""
 
 
 class _Lie(Exception):
@@ -74,9 +75,7 @@ class Question:
 
     __slots__ = ("asked", "contract", "guest", "infer", "region", "request")
 
-    def __init__(
-        self, guest: Guest, asked: frames.Ask | frames.Relay, contract: Contract, infer: Infer, region: int | None
-    ) -> None:
+    def __init__(self, guest: Guest, asked: frames.Asked, contract: Contract, infer: Infer, region: int | None) -> None:
         self.guest = guest
         self.asked = asked
         self.contract = contract
@@ -123,6 +122,10 @@ class Guest:
                 raise _Lie("a client says hello once")
         except (frames.FrameError, MemoryFault, _Lie) as fault:
             self.turn_away(bad(str(fault)))
+        except OSError as shortage:
+            words = f"the server cannot take another client now: {shortage.strerror}"
+            again_ns = self._desk.limits.retry_after_ns
+            self.turn_away(WireError(HTTPStatus.SERVICE_UNAVAILABLE, words, reason="no_room", retry_after_ns=again_ns))
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -174,7 +177,7 @@ class Guest:
         assert type(ask) is frames.Ask, "a Relay has its own answer"
         self._send(frames.Answer(ask.serial, spec.name, spec.version, tensors, region, timing, ask.id), region)
 
-    def answer_relay(self, serial: int, laid: Laid) -> None:
+    def answer_relay(self, question: Question, laid: Laid) -> None:
         """Copy the data of an answer to the client's room and say so. Raises WireError."""
         nbytes = sum(map(len, laid.data))
         region = self._room(nbytes)
@@ -184,15 +187,17 @@ class Guest:
             for piece in laid.data:
                 view[at : at + len(piece)] = piece
                 at += len(piece)
-        self._send(frames.Relayed(serial, laid.head, nbytes, region), region)
+        self._send(frames.Relayed(question.asked.serial, laid.head, nbytes, region), region)
 
-    def refuse(self, serial: int | None, error: WireError) -> None:
-        """Say an error."""
+    def refuse(self, asked: frames.Asked | None, error: WireError) -> None:
+        """Say an error, of a question or of the whole connection."""
         self._desk.replies[error.status] += 1
+        if error.request is None:
+            self._desk.turned_away(self, asked, error)
         refusal = frames.Refusal(
-            serial,
+            None if asked is None else asked.serial,
             error.status,
-            error.message[:ERROR_LENGTH_MAX],
+            error.message,
             error.reason or "",
             error.predicted_ms,
             -(-error.retry_after_ns // MS),
@@ -211,10 +216,10 @@ class Guest:
             raise _Lie("a client begins with Hello and the descriptor of its memory")
         nbytes = check_memory(descriptors[0], limits.memory_bytes_max)
         memory = map_to_read(descriptors[0], nbytes)
-        lent = self._desk.lend(limits.outputs_bytes)
+        self._lent = lent = self._desk.lend(limits.outputs_bytes)
         seal_writers(lent.fd)
         self.segment = self._desk.share(descriptors[0], nbytes)
-        self._memory, self._lent = memory, lent
+        self._memory = memory
         self._patience.cancel()
         welcome = frames.Welcome(self._desk.server, limits.requests_max, limits.frame_bytes_max, limits.outputs_bytes)
         self.link.send(frames.encode(welcome), lent.fd)
@@ -228,7 +233,7 @@ class Guest:
         self._desk.replies[HTTPStatus.OK] += 1
         self.link.send(data)
 
-    def _ask(self, asked: frames.Ask | frames.Relay) -> None:
+    def _ask(self, asked: frames.Asked) -> None:
         if asked.released:
             self._give_back(asked.released)
         if asked.serial in self.serials:
@@ -236,7 +241,7 @@ class Guest:
         try:
             self._desk.submit(self, asked)
         except WireError as error:
-            self.refuse(asked.serial, error)
+            self.refuse(asked, error)
 
     def _give_back(self, released: tuple[int, ...]) -> None:
         assert self._lent is not None, "lent when the client has said hello"
