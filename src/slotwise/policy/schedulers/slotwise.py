@@ -5,9 +5,10 @@ a batch that is planned already, where the profile says that company pays, or in
 that costs others least (`policy/reserve`) is made, if it keeps all others and is worth its cost. Where there is no
 place, another may have to give way (`policy/yielding`) or the model be loaded in time; else the request is refused at
 once, with the time at which it would have been answered. Under scarcity, demand sets a price for executor time
-(`policy/demand`), and what is worth less is refused so that more can be answered. Where memory is short, requests that
-find no place bid for loads and time instead (`slotwise_auction`). Executors run their timetables in order, a little
-ahead, so that none runs dry; idle ones take over from busy ones.
+(`policy/demand`), and what is worth less, or costs more, is refused so that more can be answered
+(`policy/rationing`). Where memory is short, requests that find no place bid for loads and time instead
+(`slotwise_auction`). Executors run their timetables in order, a little ahead, so that none runs dry; idle ones take
+over from busy ones.
 """
 
 from __future__ import annotations
@@ -34,15 +35,13 @@ from slotwise.policy.demand import CREDIT_MAX, Demand, DemandSettings, KindDeman
 from slotwise.policy.offers import Answer, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
+from slotwise.policy.rationing import Rationing
 from slotwise.policy.reserve import Reserve, ReserveSettings
 from slotwise.policy.schedulers.slotwise_auction import Auction, AuctionSettings
 from slotwise.policy.scheduling import IN_FLIGHT_MAX, Choice, Drop, LoadModel, Run, Stop, UnloadModel
 from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
-
-GROWTH_SHARE_MIN = 0.25
-"""Of its run, what a batch needs of time to fill: what is shorter is lost to the way there and back."""
 
 
 @value
@@ -80,6 +79,7 @@ class Slotwise:
         self._promises = Promises(view)
         self._stranded = Stranded()
         self._demand = Demand(settings.demand)
+        self._rationing = Rationing(view, self._demand, prompt_share=settings.prompt_share, headroom=settings.headroom)
         self._reserve = Reserve(settings.reserve)
         self._auction = Auction(
             view, settings.auction, self._demand, self._promises.tables, self._stranded, self._promise_bidder
@@ -103,9 +103,7 @@ class Slotwise:
         if self._auction.is_open(now_ns):
             return self._admit(spec, ticket, answer, now_ns)
         self._reserve.note(answer.bids, kind.worth)
-        is_served = kind.take_credit()
-        is_scarce = kind.share < 1.0 and not (self._demand.is_burst and self._is_prompt(answer, ticket, now_ns))
-        if is_scarce and not self._is_chosen(spec, ticket, kind, answer.best, is_served, now_ns):
+        if not self._rationing.takes(kind, spec, ticket, answer, now_ns):
             return self._refuse_overloaded(answer)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
@@ -259,56 +257,6 @@ class Slotwise:
                 self._drop_all(gone, Reason.DISPLACED, "it gave way to a request of higher priority")
                 return True
         return False
-
-    def _is_chosen(
-        self,
-        spec: ModelSpec,
-        ticket: Ticket,
-        kind: KindDemand,
-        offer: offers.Offer | None,
-        is_served: bool,
-        now_ns: int,
-    ) -> bool:
-        """Whether a request is among those served of a kind that is served in part.
-
-        Whoever makes a planned batch cheaper a row is, on credit. A slot of its own is for the kind's share, and only
-        where the batch can still grow to the size that the demand would fill in time.
-        """
-        if offer is None:
-            return is_served
-        if offer.slot is not None:
-            slot = offer.slot
-            return is_served or offer.added_ns * slot.rows < slot.cost_ns * ticket.request.rows
-        if not is_served or not self._has_headroom(offer, ticket, now_ns):
-            return False
-        return self._can_grow(spec, ticket, kind, offer, now_ns)
-
-    def _can_grow(self, spec: ModelSpec, ticket: Ticket, kind: KindDemand, offer: offers.Offer, now_ns: int) -> bool:
-        """Whether a new slot leaves its batch time to become as large as pays best of the sizes that would be filled."""
-        if spec.batch_max == 1 or ticket.alone:
-            return True
-        request, executor = ticket.request, offer.table.executor
-        allowance_ns, per_ns = request.deadline_ns - now_ns, self._demand.rate_per_ns(kind, now_ns)
-        start_ns, best_ns, best_rows = offer.end_ns - offer.added_ns, offer.added_ns, request.rows
-        for rows in spec.profile.rows:
-            if request.rows < rows <= spec.batch_max:
-                run_ns = self._view.estimates.run_ns(executor, spec, rows, request.work)
-                window_ns = allowance_ns - run_ns
-                is_filled = window_ns >= GROWTH_SHARE_MIN * run_ns and window_ns * per_ns >= rows - request.rows
-                if is_filled and run_ns * best_rows < best_ns * rows:
-                    best_ns, best_rows = run_ns, rows
-        return start_ns + best_ns <= request.deadline_ns
-
-    def _is_prompt(self, answer: Answer, ticket: Ticket, now_ns: int) -> bool:
-        """Whether the answer would come early in its allowance."""
-        allowance_ns = ticket.request.deadline_ns - now_ns
-        return answer.best is not None and answer.best.end_ns - now_ns <= self._settings.prompt_share * allowance_ns
-
-    def _has_headroom(self, offer: offers.Offer, ticket: Ticket, now_ns: int) -> bool:
-        """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
-        free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
-        backlog_ns = free_ns - now_ns + offer.table.backlog_ns
-        return backlog_ns <= self._settings.headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
 
     # Scarce memory
 
