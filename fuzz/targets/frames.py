@@ -76,6 +76,7 @@ class Frames:
             raise Fault(f"priority {priority}")
         if type(asked) is frames.Ask and not all(part.source is not None for part in infer.parts):
             raise Fault("an input over the local channel lies nowhere")
-        if stays(asked, infer) and sum(part.nbytes for part in infer.parts) != infer.nbytes:
-            raise Fault("an input that is read in place lies elsewhere")
+        is_in_place = type(asked) is frames.Relay and stays(asked, infer)
+        if is_in_place and any(part.offset + part.nbytes > infer.nbytes for part in infer.parts):
+            raise Fault("an input that is read in place lies behind what is looked at")
         wants_timing(asked, infer)

@@ -53,12 +53,6 @@ def test_an_answer_lies_in_the_memory_that_the_server_lends(bare: Bare) -> None:
     np.testing.assert_array_equal(output(bare, answer), ROW)
 
 
-def test_a_priority_that_there_is_not_is_refused(bare: Bare) -> None:
-    bare.hello()
-    bare.say(ask(1, "echo", bare.put(ROW), priority=10))
-    assert "priority 10" in bare.refusal().error
-
-
 def test_nobody_but_the_server_can_write_to_the_memory_it_lends(bare: Bare) -> None:
     welcome = bare.hello()
     with pytest.raises(OSError, match=r"not permitted|denied"):

@@ -62,9 +62,11 @@ def test_what_must_be_checked_of_a_relayed_request_is_copied_and_checked(bare: B
     good = np.frombuffer(b"\x02\x00\x00\x00ab\x00\x00\x00\x00", np.uint8)
     head = msgspec.json.decode(head_of(("t", "BYTES", good)))
     head["inputs"][0]["shape"] = [2]
+    offset = 0
     for serial, content in enumerate((good.tobytes(), b"\x09" + good.tobytes()[1:])):
-        bare.memory[: len(content)] = content
-        bare.say(frames.Relay(serial, "text", "", msgspec.json.encode(head), 0, len(content)))
+        bare.memory[offset : offset + len(content)] = content
+        bare.say(frames.Relay(serial, "text", "", msgspec.json.encode(head), offset, len(content)))
+        offset += frames.ALIGNMENT
     assert relayed(bare)[1] == good.tobytes()
     assert bare.refusal().status == 400
 

@@ -103,14 +103,13 @@ class HttpDoor:
 
         Without `grants` everybody may do everything.
         """
-        self._join_trace = join_trace
         self.limits = limits
         self._models = models
         self._arena = arena
         self._outputs = outputs
         self._post = post
         self._clock = clock
-        self._refused = refused
+        self._refused, self._join_trace = refused, join_trace
         self._late_answers = late_answers
         self._tls = tls
         self._ids = itertools.count(1) if request_ids is None else request_ids
