@@ -97,9 +97,8 @@ class Channel:
         model, datatype, shape, nbytes = reader.choice(MODELS)
         if kind == 4:
             datatype, shape, nbytes = reader.choice(DATATYPES), (reader.count(), reader.count()), reader.count()
-        tensor = frames.Tensor("x", datatype, shape, 64 * reader.count() % (1 << 62), nbytes)
-        if kind == 5:
-            tensor.offset = reader.count()
+        offset = reader.count() * (1 if kind == 5 else 64) % (1 << 62)
+        tensor = frames.Tensor("x", datatype, shape, offset, nbytes)
         ask = frames.Ask(reader.count(), model, "", (tensor,), timeout_us=reader.count(), priority=reader.byte() % 12)
         ask.released = (reader.count(),) if kind == 6 else ()
         return frames.encode(ask)
