@@ -21,6 +21,7 @@ from slotwise.edges.local import frames
 
 MEMORY_BYTES = 1 << 16
 WAIT_S_MAX = 10.0
+LISTEN_S = 0.05
 FRAMES_MAX = 20
 READ_BYTES = 1 << 18
 DATATYPES = ("FP32", "BYTES", "BOOL", "FP64", "")
@@ -37,9 +38,15 @@ class Channel:
     def seeds(self) -> list[bytes]:
         """Programs that say hello and ask, and others."""
         source = random.Random(5)
-        honest = bytes([0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0])
-        relayed = bytes([0, 1, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-        return [honest, honest + honest[4:] * 3, relayed, *[source.randbytes(60) for _ in range(20)]]
+        start, asked, relayed = bytes([0, 0, 0, 0, 0]), bytes([7, 0, 0, 1, 0, 0, 0]), bytes([8, 0, 1, 0, 0, 0, 0])
+        gate = bytes([0, 1, 0, 0, 0])
+        return [
+            start + asked,
+            start + asked * 3,
+            gate + relayed,
+            gate + relayed * 3,
+            *[source.randbytes(60) for _ in range(20)],
+        ]
 
     def run(self, data: bytes) -> None:
         """One client."""
@@ -68,11 +75,14 @@ class Channel:
         count = reader.choice((1, 1, 1, 0, 2, 5))
         first = frames.encode(frames.Hello()) if reader.choice((0, 0, 0, 1)) == 0 else reader.bytes()
         socket.send_fds(client, [first or b"x"], [memory] * count)
+        is_patient = reader.byte() % 8 == 0
         for _ in range(FRAMES_MAX):
             if reader.is_done:
                 break
             client.send(self._frame(reader) or b"x")
             _shake(memory, reader.byte())
+        if is_patient:
+            self._listen(client)
         client.shutdown(socket.SHUT_WR)
         try:
             while data := _receive(client):
@@ -81,6 +91,14 @@ class Channel:
             raise Fault("the connection is still open") from error
         except frames.FrameError as error:
             raise Fault(f"what comes back is no frame: {error}") from error
+
+    def _listen(self, client: socket.socket) -> None:
+        """Hear the answers, which one who leaves at once never does."""
+        client.settimeout(LISTEN_S)
+        with suppress(TimeoutError):
+            while data := _receive(client):
+                frames.decode_server(data)
+        client.settimeout(WAIT_S_MAX)
 
     def _frame(self, reader: Reader) -> bytes:
         kind = reader.byte() % 12
