@@ -27,6 +27,7 @@ def scraped(statistics: Statistics, uptime_ns: int) -> Reading:
         turns=1,
         lag=NOTHING,
         uptime_ns=uptime_ns,
+        refusals={},
         logs=[LogUse(log="requests", rows=1, rows_behind=2, rows_unwritable=3)],
         front_memory_bytes=7,
         requests_in_flight=4,

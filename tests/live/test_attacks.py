@@ -309,6 +309,7 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
         ("http", "404", "/v2/none"),
         ("grpc", "400", "ModelInfer"),
         ("grpc", "404", "nobody"),
+        ("grpc", "501", "/v2/cudasharedmemory/region/r/register"),
         ("grpc", "404", "/v2/models/nobody"),
         ("local", "404", "nobody"),
     ]
@@ -352,6 +353,8 @@ def be_refused(server: Server) -> None:
     assert server.get("/v2/none")[0] == 404
     assert grpc_status(server, "ModelInfer", b"\xff") is grpc.StatusCode.INVALID_ARGUMENT
     assert grpc_status(server, "ModelInfer", NOBODY) is grpc.StatusCode.NOT_FOUND
+    region = pb.CudaSharedMemoryRegisterRequest(name="r", byte_size=1).SerializeToString()
+    assert grpc_status(server, "CudaSharedMemoryRegister", region) is grpc.StatusCode.UNIMPLEMENTED
     request = pb.ModelMetadataRequest(name="nobody").SerializeToString()
     assert grpc_status(server, "ModelMetadata", request) is grpc.StatusCode.NOT_FOUND
     with Bare(server.local) as client:

@@ -203,17 +203,19 @@ def test_a_pipeline_and_its_models_are_unloaded_together_where_that_is_asked(roo
 
 
 def test_what_finds_no_room_between_steps_fails_in_words_and_holds_nothing(root: Path) -> None:
-    rows = 1024
-    settings = "batch_max = 65536"
+    settings = "batch_max = 16384"
     for name in ("double", "triple", "add"):
         (root / name / "slotwise.toml").write_text(settings)
 
     async def live() -> None:
-        big = np.ones((rows * 40, 3), np.float32)  # two of them fill an arena of 1 MiB
-        async with serving(root, arena_mib=1, door={"rows_max": 65536}) as system, client_of(system) as client:
+        big = np.ones((16384, 3), np.float32)
+        async with serving(root, arena_mib=1, door={"rows_max": 16384}) as system, client_of(system) as client:
+            held = system.arena.allocate((1 << 20) - int(1.5 * big.nbytes))
+            assert held is not None
             with pytest.raises(InferenceServerException, match="no room in shared memory") as failed:
                 await client.infer("diamond", [tensor("x", big)], timeout=PATIENCE_US)
             assert "503" in str(failed.value.status())
+            system.arena.release(held)
             await until(lambda: is_clean(system))
 
     asyncio.run(live())

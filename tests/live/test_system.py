@@ -206,7 +206,8 @@ def test_a_load_that_fails_is_told_without_where_the_file_lies(tmp_path: Path) -
 
     async def live() -> dict[str, object]:
         async with serving(root) as system, aiohttp.ClientSession() as session:
-            (root / "network" / "1" / "model.onnx").write_bytes(b"no model any more")
+            spoil(root / "network" / "1" / "model.onnx")
+            spoil(Path(system.registry.specs["network/1"].pack))
             for executor in system.fleet.statistics().executors:
                 system.fleet.kill(executor.executor)
             await until(lambda: all(executor.restarts for executor in system.fleet.statistics().executors))
@@ -221,6 +222,39 @@ def test_a_load_that_fails_is_told_without_where_the_file_lies(tmp_path: Path) -
     told = asyncio.run(asyncio.wait_for(live(), 60))
     assert "model.onnx" in str(told["error"])
     assert str(tmp_path) not in str(told["error"])
+
+
+def spoil(file: Path) -> None:
+    """Replace a file by another, as whoever copies files does; what has been mapped of it stays."""
+    file.unlink()
+    file.write_bytes(b"no model any more")
+
+
+async def is_answered(client: triton.InferenceServerClient) -> bool:
+    try:
+        await client.infer("network", [tensor("x", np.ones((1, 64), np.float32))], timeout=PATIENCE_US)
+    except InferenceServerException as error:
+        if "no_executor" not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("spoilt", ["pack", "path"])
+def test_of_a_model_and_its_pack_one_is_enough_to_load_it_again(tmp_path: Path, spoilt: str) -> None:
+    root = tmp_path / "models"
+    put_network(root, "network", settings="slo_ms = 20000")
+
+    async def live() -> None:
+        async with serving(root) as system, client_of(system) as client:
+            spoil(Path(getattr(system.registry.specs["network/1"], spoilt)))
+            for executor in system.fleet.statistics().executors:
+                system.fleet.kill(executor.executor)
+            await until(lambda: all(executor.restarts for executor in system.fleet.statistics().executors))
+            while not await is_answered(client):  # until an executor is there to hold it
+                pass
+
+    asyncio.run(asyncio.wait_for(live(), 60))
 
 
 def test_models_come_change_and_go_while_others_are_served(tmp_path: Path) -> None:

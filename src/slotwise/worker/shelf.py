@@ -6,6 +6,7 @@ controller's mirror of them agree at every step. A load that does not fit change
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import queue
@@ -110,7 +111,7 @@ class Shelf:
         except OutOfMemory as error:
             return _failure(command, Failure.NO_MEMORY, str(error))
         try:
-            instance = Instance(runtimes.load(command.path, self._threads), command.batchable)
+            instance = Instance(self._read(command), command.batchable)
         except ModelError as error:
             self._books.unload(command.model, command.load_id)
             # Clients get to see it: they need not know where on this machine the file lies.
@@ -119,6 +120,12 @@ class Shelf:
         self._books.end_load(command.model, command.load_id)
         self._instances[command.model] = instance
         return LoadDone(model=command.model, load_id=command.load_id, started_ns=started_ns, ended_ns=self._now_ns())
+
+    def _read(self, command: LoadCommand) -> Model:
+        if command.pack:
+            with contextlib.suppress(ModelError):  # the file that it was made of may still be sound
+                return runtimes.load(command.pack, self._threads)
+        return runtimes.load(command.path, self._threads)
 
     def _wait(self, earliest_ns: int) -> int:
         while (now_ns := self._now_ns()) < earliest_ns:

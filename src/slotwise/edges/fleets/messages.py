@@ -79,11 +79,15 @@ class StopCommand(Message, tag=2):
 
 
 class LoadCommand(Message, tag=3):
-    """Make a model ready. `batchable` says whether its first dimension is the batch."""
+    """Make a model ready. `batchable` says whether its first dimension is the batch.
+
+    Where there is a `pack` it is loaded, and the file at `path` if the pack has been spoilt meanwhile.
+    """
 
     model: str
     load_id: int
     path: str
+    pack: str
     memory_bytes: int
     batchable: bool
     earliest_ns: int

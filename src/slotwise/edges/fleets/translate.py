@@ -40,7 +40,8 @@ def load_command(action: Load, spec: ModelSpec) -> LoadCommand:
     return LoadCommand(
         model=action.model,
         load_id=action.load_id,
-        path=spec.pack or spec.path,
+        path=spec.path,
+        pack=spec.pack,
         memory_bytes=spec.profile.memory_bytes,
         batchable=spec.batchable,
         earliest_ns=action.earliest_ns,

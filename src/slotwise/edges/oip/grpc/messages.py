@@ -17,6 +17,7 @@ import grpc
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
+from slotwise.edges.local.frames import RELAYED_NAME_LENGTH_MAX
 from slotwise.edges.oip.datatypes import BYTES
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.edges.oip.grpc.errors import CallError, bad
@@ -46,7 +47,6 @@ FINAL_TOLD = "triton_final_response"
 """Clients of streams may ask to be told which answer to a request is the last; here, the only one is."""
 PATHS_MAX = 4096
 """Paths remembered."""
-NAME_LENGTH_MAX = 1000
 TIMEOUT_US_MAX = (1 << 62) - 1
 """The server takes no more."""
 
@@ -163,8 +163,8 @@ def check_name(name: str, version: str) -> None:
     """Raise CallError for a name that no model has."""
     if not name:
         raise bad("no model is named; give its name with the request")
-    if len(name) + len(version) > NAME_LENGTH_MAX:
-        raise bad(f"the names of a model and its version have at most {NAME_LENGTH_MAX} characters in all")
+    if len(name) + len(version) > RELAYED_NAME_LENGTH_MAX:
+        raise bad(f"the names of a model and its version have at most {RELAYED_NAME_LENGTH_MAX} characters in all")
 
 
 @lru_cache(maxsize=PATHS_MAX)
