@@ -107,8 +107,7 @@ class HttpDoor:
         self._models = models
         self._arena = arena
         self._outputs = outputs
-        self._post = post
-        self._clock = clock
+        self._post, self._clock = post, clock
         self._refused, self._join_trace = refused, join_trace
         self._late_answers = late_answers
         self._tls = tls
