@@ -5,6 +5,10 @@ reading it. Ways: over the local socket with an array that lies in shared memory
 own (copied once), over HTTP on one kept connection, binary, by a client that only writes and reads the socket (no
 arrays are made), and over HTTP by the client of `slotwise.client`.
 `added` is the p50 of a way less the p50 of the runtime's own call in this process. The server has one executor.
+
+`bare relay` is what waking three processes one after the other costs here by itself: a byte goes from this program
+through a socket to a second process, which has a loop as the server does, by an eventfd to a third, which is bound to
+the executor's core, and back the same way. Nothing is read, decided or run.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from statistics import median as middle
 
 import numpy as np
 import onnx
-from harness import processes
+from harness import bare_relay, processes
 from harness.models import build_mlp, mlp_row
 from harness.report import Report, is_quick, median
 from harness.server import Server, serve
@@ -45,11 +49,16 @@ def main() -> None:
         inputs = {"mlp": mlp_row(), "mean": np.random.default_rng(2).standard_normal(IMAGE, dtype=np.float32)}
         added_us: dict[str, float] = {}
         settings = {"cores": [1], "local_socket": str(folder / "socket")}
-        with serve(folder / "models", folder, settings) as server, LocalClient(str(folder / "socket")) as client:
+        with (
+            serve(folder / "models", folder, settings) as server,
+            LocalClient(str(folder / "socket")) as client,
+            bare_relay.relay(core=1) as relayed,
+        ):
             for model, array in inputs.items():
                 bare = load(str(paths[model]), 1)
                 ways = ways_to(model, array, client, server)
                 ways["bare call"] = lambda bare=bare, array=array: bare.run({"x": array}, 1, ("y",), {})
+                ways["bare relay"] = relayed
                 added_us[model] = measure(report, server, model, ways, rounds, calls)
     report.print_table(f"Medians of {rounds} rounds of {calls} calls; us")
     print(f"added latency, tiny, in place: {added_us['mlp'] / 1000:.3f} ms (budget {BUDGET_ADDED_MS})")

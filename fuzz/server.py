@@ -7,6 +7,7 @@ and what it may hold at the end, is asked here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -82,7 +83,11 @@ class Server:
         self._errors = (self.folder / "errors").open("w+")
         words = ["-m", "slotwise.cli", "serve", str(self.models), "--config", str(config)]
         self.process = subprocess.Popen(
-            [sys.executable, *words], stdout=subprocess.PIPE, stderr=self._errors, text=True
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "TMPDIR": str(self.folder)},
         )
         try:
             self._meet()
@@ -94,6 +99,7 @@ class Server:
         self.http_port = self._port(r"on http://[\d.]+:(\d+)")
         self.grpc_port = self._port(r"gRPC on [\d.]+:(\d+)")
         self.local = str(self.folder / "socket")
+        self.gate = str(next(self.folder.glob("*/channel")))
         for _ in range(WARM_ASKS):
             self.check()
         self._descriptors = self.descriptors()

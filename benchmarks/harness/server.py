@@ -51,6 +51,15 @@ class Server:
         self._process = process
         self.pid = process.pid
         self.port = port
+        self._process = process
+
+    def line(self, start: str) -> str:
+        """The next line on its standard output that begins so; it must be one that is still to come."""
+        assert self._process.stdout is not None, "a server's output is read"
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line.strip()
+        raise SystemExit(f"the server ended without a line that begins with {start!r}")
 
     def end(self, s_max: float = STOP_S_MAX) -> int | None:
         """Tell it to end, and wait: its exit status, or None where it had to be killed."""

@@ -1,8 +1,12 @@
-"""The local channel's socket, with descriptors. An input is a short program: what kind of memory, and which frames."""
+"""The local channel's sockets, with descriptors: that for clients, and the one that is the gRPC door's.
+
+An input is a short program: what kind of memory, which socket, and which frames.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import socket
@@ -12,11 +16,12 @@ from fuzz.mutate import Mutator
 from fuzz.reader import Reader
 from fuzz.server import Server
 from fuzz.target import Fault
-from fuzz.targets.frames import frame_seeds
+from fuzz.targets.frames import TRACE, frame_seeds
 from slotwise.edges.local import frames
 
 MEMORY_BYTES = 1 << 16
 WAIT_S_MAX = 10.0
+LISTEN_S = 0.05
 FRAMES_MAX = 20
 READ_BYTES = 1 << 18
 DATATYPES = ("FP32", "BYTES", "BOOL", "FP64", "")
@@ -33,8 +38,15 @@ class Channel:
     def seeds(self) -> list[bytes]:
         """Programs that say hello and ask, and others."""
         source = random.Random(5)
-        honest = bytes([0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
-        return [honest, honest + honest[2:] * 3, *[source.randbytes(60) for _ in range(20)]]
+        start, asked, relayed = bytes([0, 0, 0, 0, 0]), bytes([7, 0, 0, 1, 0, 0, 0]), bytes([8, 0, 1, 0, 0, 0, 0])
+        gate = bytes([0, 1, 0, 0, 0])
+        return [
+            start + asked,
+            start + asked * 3,
+            gate + relayed,
+            gate + relayed * 3,
+            *[source.randbytes(60) for _ in range(20)],
+        ]
 
     def run(self, data: bytes) -> None:
         """One client."""
@@ -43,7 +55,7 @@ class Channel:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
                 client.settimeout(WAIT_S_MAX)
-                client.connect(self._server.local)
+                client.connect(reader.choice((self._server.local, self._server.gate)))
                 with suppress(BrokenPipeError, ConnectionResetError):  # it has been let go of
                     self._say(client, reader, memory)
         finally:
@@ -63,11 +75,14 @@ class Channel:
         count = reader.choice((1, 1, 1, 0, 2, 5))
         first = frames.encode(frames.Hello()) if reader.choice((0, 0, 0, 1)) == 0 else reader.bytes()
         socket.send_fds(client, [first or b"x"], [memory] * count)
+        is_patient = reader.byte() % 8 == 0
         for _ in range(FRAMES_MAX):
             if reader.is_done:
                 break
             client.send(self._frame(reader) or b"x")
             _shake(memory, reader.byte())
+        if is_patient:
+            self._listen(client)
         client.shutdown(socket.SHUT_WR)
         try:
             while data := _receive(client):
@@ -77,8 +92,16 @@ class Channel:
         except frames.FrameError as error:
             raise Fault(f"what comes back is no frame: {error}") from error
 
+    def _listen(self, client: socket.socket) -> None:
+        """Hear the answers, which one who leaves at once never does."""
+        client.settimeout(LISTEN_S)
+        with suppress(TimeoutError):
+            while data := _receive(client):
+                frames.decode_server(data)
+        client.settimeout(WAIT_S_MAX)
+
     def _frame(self, reader: Reader) -> bytes:
-        kind = reader.byte() % 8
+        kind = reader.byte() % 12
         if kind == 0:
             return reader.bytes()
         if kind == 1:
@@ -87,15 +110,32 @@ class Channel:
             return frames.encode(frames.Release((reader.count(), reader.count())))
         if kind == 3:
             return frames.encode(frames.Cancel(reader.count()))
+        if kind >= 8:
+            return self._relay(reader, kind)
         model, datatype, shape, nbytes = reader.choice(MODELS)
         if kind == 4:
             datatype, shape, nbytes = reader.choice(DATATYPES), (reader.count(), reader.count()), reader.count()
-        tensor = frames.Tensor("x", datatype, shape, 64 * reader.count() % (1 << 62), nbytes)
-        if kind == 5:
-            tensor.offset = reader.count()
+        offset = reader.count() * (1 if kind == 5 else 64) % (1 << 62)
+        tensor = frames.Tensor("x", datatype, shape, offset, nbytes)
         ask = frames.Ask(reader.count(), model, "", (tensor,), timeout_us=reader.count(), priority=reader.byte() % 12)
         ask.released = (reader.count(),) if kind == 6 else ()
         return frames.encode(ask)
+
+    def _relay(self, reader: Reader, kind: int) -> bytes:
+        """A request of another's: its head is right, broken, or speaks of shared memory and of values in itself."""
+        model, datatype, shape, nbytes = reader.choice(MODELS)
+        told = {"binary_data_size": nbytes}
+        if kind == 9:
+            told = {"shared_memory_region": "r", "shared_memory_byte_size": nbytes}
+        tensor = {"name": "x", "datatype": datatype, "shape": shape, "parameters": told}
+        head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": kind != 10}}).encode()
+        if kind == 11:
+            head = self._mutator.draw(random.Random(reader.bytes()))[:4000]
+        relay = frames.Relay(reader.count(), model, "", head, 64 * reader.count() % (1 << 62), nbytes)
+        relay.timeout_us = reader.count()
+        relay.authorization, relay.traceparent = reader.choice((("", ""), ("Bearer a", TRACE), ("\x00", "00-" * 9)))
+        relay.released = (reader.count(),) if relay.timeout_us % 4 == 3 else ()
+        return frames.encode(relay)
 
 
 def _receive(client: socket.socket) -> bytes:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from fuzz.target import Fault
 from fuzz.targets.specs import contracts
 from slotwise.edges.local import frames
-from slotwise.edges.oip.codec import understand
 from slotwise.edges.oip.errors import WireError
-from slotwise.edges.oip.local.door import head_of
+from slotwise.edges.oip.local.forms import priority_of, stays, understood, wants_timing
 
 TENSOR = frames.Tensor("x", "FP32", (1, 4), 0, 16)
+HEAD = (
+    b'{"id":"a","inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"parameters":{"binary_data_size":16}}],'
+    b'"outputs":[{"name":"x"}],"parameters":{"binary_data_output":true,"timeout":1000,"priority":3}}'
+)
+TEXT_HEAD = b'{"inputs":[{"name":"t","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":9}}]}'
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def frame_seeds() -> list[bytes]:
@@ -19,9 +24,12 @@ def frame_seeds() -> list[bytes]:
         frames.Hello(),
         frames.Ask(1, "plain", "", (TENSOR,), ("x",), 1000, 3, has_timing=True, id="a", released=(0, 64)),
         frames.Ask(2, "mixed", "1", mixed),
+        frames.Relay(3, "plain", "1", HEAD, 64, 16, 1000, "Bearer a", TRACE, "ipv4:127.0.0.1:1", (0, 64)),
+        frames.Relay(4, "text", "", TEXT_HEAD, 0, 9),
         frames.Release((0, 64, 128)),
         frames.Cancel(1),
         frames.Welcome("server", 256, 65_536, 1 << 20),
+        frames.Relayed(1, b"{}", 16, 64),
         frames.Refusal(1, 503, "no", "queue_full", 1.5, 100, 7),
     )
     return [frames.encode(frame) for frame in told]
@@ -46,7 +54,7 @@ class Frames:
                 continue
             if repr(decode(frames.encode(frame))) != repr(frame):
                 raise Fault(f"{frame!r} does not come back as it was")
-            if type(frame) is frames.Ask:
+            if type(frame) is frames.Ask or type(frame) is frames.Relay:
                 self._ask(frame)
 
     def check(self) -> None:
@@ -55,15 +63,20 @@ class Frames:
     def close(self) -> None:
         """The end."""
 
-    def _ask(self, ask: frames.Ask) -> None:
-        contract = self._contracts.get(ask.model, self._contracts["plain"])
+    def _ask(self, asked: frames.Asked) -> None:
+        contract = self._contracts.get(asked.model, self._contracts["plain"])
         try:
-            infer = understand(head_of(ask), 0, contract)
+            infer = understood(asked, contract)
+            priority = priority_of(asked, infer)
         except WireError as error:
             if error.status >= 500:
                 raise Fault(f"a frame brings a {error.status}") from error
             return
-        if not 0 <= infer.priority <= 9:
-            raise Fault(f"priority {infer.priority}")
-        if not all(part.source is not None for part in infer.parts):
+        if not 0 <= priority <= 9:
+            raise Fault(f"priority {priority}")
+        if type(asked) is frames.Ask and not all(part.source is not None for part in infer.parts):
             raise Fault("an input over the local channel lies nowhere")
+        is_in_place = type(asked) is frames.Relay and stays(asked, infer)
+        if is_in_place and any(part.offset + part.nbytes > infer.nbytes for part in infer.parts):
+            raise Fault("an input that is read in place lies behind what is looked at")
+        wants_timing(asked, infer)

@@ -6,6 +6,7 @@ import random
 
 from fuzz.target import Fault
 from fuzz.targets.specs import contracts
+from slotwise.edges.local import frames
 from slotwise.edges.oip.codec import Contract, decode
 from slotwise.edges.oip.errors import WireError
 from slotwise.edges.oip.grpc import inference_pb2 as pb
@@ -83,7 +84,11 @@ class Messages:
 
     def _infer(self, request: pb.ModelInferRequest) -> None:
         question = question_of(request, 500)
-        _check_path(question.path)
+        relay = frames.Relay(1, question.model, question.version, question.head, 0, 0, question.timeout_us)
+        try:
+            frames.decode_client(frames.encode(relay))
+        except frames.FrameError as error:
+            raise Fault(f"a question is no frame: {error}") from error
         sent = sum(map(len, question.tensors))
         contract: Contract = self._contracts.get(request.model_name, self._contracts["mixed"])
         try:

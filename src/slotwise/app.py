@@ -30,15 +30,16 @@ from slotwise.config import (
 from slotwise.edges.fleets.nodes.joined import JoinedFleet
 from slotwise.edges.fleets.nodes.remote import NodeStatistics
 from slotwise.edges.fleets.processes import ExecutorStatistics
+from slotwise.edges.local.limits import LocalLimits
 from slotwise.edges.logs.refusals import Refusals
 from slotwise.edges.logs.settings import Logs
 from slotwise.edges.logs.writer import DirectLogs, ThreadedLogs
 from slotwise.edges.metrics import prometheus
 from slotwise.edges.oip.access import read_grants
 from slotwise.edges.oip.grpc.keeper import DoorKeeper, DoorStatus
-from slotwise.edges.oip.grpc.limits import DoorSettings
+from slotwise.edges.oip.grpc.limits import DoorSettings, gate_limits
 from slotwise.edges.oip.http import HttpDoor
-from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics
+from slotwise.edges.oip.local.door import LocalDoor, LocalStatistics, Relays
 from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.pages import json_page, text_page
 from slotwise.edges.oip.recording import Recording
@@ -72,6 +73,8 @@ METRICS_PATH = "/metrics"
 """Where Prometheus finds its numbers."""
 STATUS_PATH = "/v2/slotwise/status"
 """Where a server tells how it stands."""
+GRPC_DOOR = "grpc"
+"""The gRPC door among the processes whose memory is told."""
 SETTLE_POLL_S = 0.02
 
 
@@ -86,7 +89,7 @@ class SystemStatus:
     resident: dict[str, tuple[str, ...]]
     """Models ready or on their way, by executor."""
     memory_bytes: dict[str, int]
-    """What each process takes of the machine's memory (PSS); this one is `front`."""
+    """What each process takes of the machine's memory (PSS); this one is `front`, the gRPC door `grpc`."""
     clock_offset_ns: int
     """What the engine's clock, which the journal is written in, is ahead of the machine's monotonic one."""
     logs: tuple[LogUse, ...] = ()
@@ -132,8 +135,12 @@ class LiveSystem:
         request_ids = itertools.count(1)
         self._journal_file = _journal_file(config)
         self._traces = _traces(config.traces, clock) if config.traces.endpoint else None
+        self._join_trace = self._traces.join if self._traces is not None else None
         self.door = self._make_door(tls, request_ids)
-        self.local = self._make_local(request_ids) if config.local_socket else None
+        self.local = self._make_local(request_ids, config.local) if config.local_socket else None
+        self.grpc = DoorKeeper(_grpc_settings(config), self.refusals.note) if serves_grpc(config) else None
+        self.gate = self._make_gate(request_ids) if self.grpc is not None else None
+        """Where the gRPC door asks: a local door of its own, which judges what each of its clients has shown."""
         self.relay = self._make_relay(request_ids)
         journals = [Journal(self._journal_file, journal_header(config))] if self._journal_file is not None else []
         self.engine = Engine(
@@ -149,7 +156,6 @@ class LiveSystem:
         self.stopped = asyncio.Event()
         """Set by whoever wants the server to be closed, and by a failure."""
         self._watching: asyncio.Task[None] | None = None
-        self.grpc = DoorKeeper(_grpc_settings(config), self.refusals.note) if serves_grpc(config) else None
         self.http_port = 0
 
     async def start(self) -> None:
@@ -171,7 +177,8 @@ class LiveSystem:
         self.door.is_initializing = False
         if self.local is not None:
             self.local.start(self.config.local_socket)
-        if self.grpc is not None:
+        if self.gate is not None and self.grpc is not None:
+            self.gate.start(self.grpc.channel)
             await self.grpc.start()
         if self.config.watch_s:
             self._watching = asyncio.create_task(self.registry.watch(self.config.watch_s))
@@ -183,12 +190,11 @@ class LiveSystem:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         patience_s = self.config.drain_s if self.failure is None else 0.0
-        doors = [self.door.stop(patience_s)]
-        if self.local is not None:
-            doors.append(self.local.stop(patience_s))
+        doors = [door.stop(patience_s) for door in (self.door, self.gate, self.local) if door is not None]
         if self.grpc is not None:
             doors.append(self.grpc.stop())
         await asyncio.gather(*doors)
+        self.door.regions.unregister()
         await self.fleet.close()
         self.arena.close()
         if self._journal_file is not None:
@@ -196,6 +202,12 @@ class LiveSystem:
         for keeper in (self._logs, self._traces):
             if keeper is not None:
                 await asyncio.to_thread(keeper.close)
+
+    def hurry(self) -> None:
+        """While it closes: wait no longer for requests under way; they are told that nobody did."""
+        for door in (self.door, self.gate, self.local):
+            if door is not None:
+                door.hurry()
 
     async def reload(self) -> None:
         """Read the file of tokens and what has changed in the repository. Raises AccessError or ModelError."""
@@ -223,7 +235,7 @@ class LiveSystem:
             executors=self.fleet.statistics().executors,
             grpc=self.grpc.status() if self.grpc is not None else None,
             resident={name: executor.residency.models() for name, executor in executors.items()},
-            memory_bytes=self.fleet.memory_bytes(),
+            memory_bytes=self._memory_bytes(),
             clock_offset_ns=self._clock.offset_ns,
             logs=self.log_uses(),
             local=self.local.statistics() if self.local is not None else None,
@@ -246,12 +258,16 @@ class LiveSystem:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """A scrape, and its content type. What processes take is read in a thread, since the kernel counts pages."""
-        memory = await asyncio.to_thread(self.fleet.memory_bytes)
+        memory = await asyncio.to_thread(self._memory_bytes)
         return prometheus.scrape(self._snapshot(memory), accept)
+
+    def _memory_bytes(self) -> dict[str, int]:
+        return self.fleet.memory_bytes({} if self.grpc is None else {GRPC_DOOR: self.grpc.pid})
 
     def _snapshot(self, memory: Mapping[str, int]) -> prometheus.Snapshot:
         door, loop, views = self.door.statistics(), self.engine.statistics(), self.controller.view.executors
         local = self.local.statistics() if self.local is not None else None
+        gate = self.gate.statistics() if self.gate is not None else None
         return prometheus.Snapshot(
             policy=self.config.policy,
             version=__version__,
@@ -273,12 +289,14 @@ class LiveSystem:
             uptime_ns=self._clock.now_ns() - self._started_ns,
             logs=self.log_uses(),
             front_memory_bytes=memory.get("front"),
-            requests_in_flight=door.requests_in_flight + (local.requests_in_flight if local is not None else 0),
+            requests_in_flight=sum(one.requests_in_flight for one in (door, gate, local) if one is not None),
             connections=door.connections,
             replies=door.replies,
             refusals=self.refusals.counts,
             local_clients=len(local.clients) if local is not None else None,
             local_replies=local.replies if local is not None else None,
+            grpc_replies=gate.replies if gate is not None else None,
+            grpc_memory_bytes=memory.get(GRPC_DOOR),
         )
 
     def _make_door(self, tls: Tls | None, request_ids: Iterator[int]) -> HttpDoor:
@@ -298,9 +316,14 @@ class LiveSystem:
             grants=read_grants(Path(self.config.tokens)) if self.config.tokens else None,
             recording=Recording(tracing=self._traces.sampling if self._traces else None, logging=self._logs),
             more_routes=[json_page(STATUS_PATH, self.status), text_page(METRICS_PATH, self.metrics)],
+            join_trace=self._join_trace,
         )
 
-    def _make_local(self, request_ids: Iterator[int]) -> LocalDoor:
+    def _make_gate(self, request_ids: Iterator[int]) -> LocalDoor:
+        relays = Relays(access=self.door.access, regions=self.door.regions, join_trace=self._join_trace)
+        return self._make_local(request_ids, gate_limits(self.config.grpc_door), relays)
+
+    def _make_local(self, request_ids: Iterator[int], limits: LocalLimits, relays: Relays | None = None) -> LocalDoor:
         return LocalDoor(
             models=self.registry,
             arena=self.arena,
@@ -309,18 +332,19 @@ class LiveSystem:
             lend=SharedArena,
             post=self._ask,
             clock=self._clock,
-            limits=self.config.local,
+            limits=limits,
             bounds=self.config.door.bounds(),
             request_ids=request_ids,
             refused=self.refusals.note,
             server=f"slotwise {__version__}",
+            relays=relays,
             late_answers=self.config.late_answers,
         )
 
     def _make_relay(self, request_ids: Iterator[int]) -> Relay:
         return Relay(
             post=self._post,
-            front=Fronts((self.door, self.local)) if self.local is not None else self.door,
+            front=Fronts.of(self.door, self.gate, self.local),
             clock=self._clock,
             request_ids=request_ids,
             members=self.registry.specs,

@@ -177,7 +177,7 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     say(f"configuration: {configs.printed(config)}")
     with progress_bar("reading") as tell:
         system = LiveSystem(config, progress=tell)
-        stop_when_told(system.stopped, stop_at_eof)
+        stop_when_told(system.stopped, stop_at_eof, system.hurry)
         _reload_when_told(system)
         try:
             await _start(system)
@@ -187,7 +187,7 @@ async def _serve(config: configs.Config, stop_at_eof: bool) -> None:
     if not system.stopped.is_set():
         _announce(system)
         await until_stopped(system.stopped, config.summary_s, system.summary)
-    say("stopping: answering what is under way")
+    say("stopping: answering what is under way; a second signal ends that")
     await system.close()
     if system.failure is not None:
         raise system.failure

@@ -199,6 +199,8 @@ def check_memory(config: Config) -> None:
     """Shared memory is taken as it is used, but more than there is cannot even be asked for. Raises ConfigError."""
     asked = {
         "arena_mib": config.arena_mib * MIB,
+        "grpc_door.memory_bytes": config.grpc_door.memory_bytes,
+        "grpc_door.outputs_bytes": config.grpc_door.outputs_bytes,
         "fleet.outputs_bytes": config.fleet.outputs_bytes,
         "fleet.ring_bytes": config.fleet.ring_bytes,
     }

@@ -86,11 +86,20 @@ def call_at_eof(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> 
         raise OSError("standard input is a file, whose end says nothing; make it a pipe for --stop-at-eof") from error
 
 
-def stop_when_told(stopped: asyncio.Event, at_eof: bool) -> None:
-    """Have SIGTERM and Ctrl-C set the event, and the end of standard input too if that is asked for."""
+def stop_when_told(stopped: asyncio.Event, at_eof: bool, hurry: Callable[[], None] | None = None) -> None:
+    """Have SIGTERM and Ctrl-C set the event, and the end of standard input too if that is asked for.
+
+    A signal that comes when the event is set already asks for hurry, where there is any.
+    """
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopped.is_set() and hurry is not None:
+            hurry()
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop)
     if at_eof:
         call_at_eof(loop, stopped.set)
 

@@ -8,19 +8,25 @@ it is released or cancelled.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
 from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.http import NO_RECORDING, HttpDoor
 from slotwise.edges.oip.limits import LIMITS, Limits
+from slotwise.edges.oip.local.door import LocalDoor, Relays
 from slotwise.edges.oip.management import Identity
 from slotwise.edges.oip.recording import Recording
 from slotwise.edges.oip.tls import Tls
+from slotwise.edges.store.files import SharedArena
 from slotwise.engine.clock import RealClock
+from slotwise.engine.fronts import Fronts
 from slotwise.engine.loop import Engine
 from slotwise.engine.ports import FleetAction, ModelError, ModelState, ModelStatus, Refusal
 from slotwise.engine.statistics import Statistics
@@ -123,6 +129,28 @@ class TestArena:
         return self.view(ref.offset, ref.nbytes)
 
 
+class EchoMemories:
+    """Memory of clients, from which the echo reads as executors do; and the arena."""
+
+    def __init__(self, arena: TestArena) -> None:
+        self._arena = arena
+        self._next = 1000
+        self.shared: dict[int, mmap.mmap] = {}
+
+    def share(self, fd: int, nbytes: int) -> int:
+        self._next += 1
+        self.shared[self._next] = mmap.mmap(fd, nbytes, prot=mmap.PROT_READ)
+        return self._next
+
+    def unshare(self, segment: int) -> None:
+        del self.shared[segment]
+
+    def read(self, ref: TensorRef) -> memoryview:
+        if ref.segment == SEGMENT:
+            return self._arena.read(ref)
+        return memoryview(self.shared[ref.segment])[ref.offset : ref.offset + ref.nbytes]
+
+
 class EchoController:
     """Ends every request as its model's name says."""
 
@@ -210,7 +238,7 @@ class ListedModels:
 
 
 class Door(Protocol):
-    """What both doors can be told to do."""
+    """What every door can be told to do."""
 
     def reply(self, reply: Reply) -> None: ...
 
@@ -221,6 +249,8 @@ class Behind:
     """What stands behind a door of any kind. The constructor runs on the loop's own thread."""
 
     door: Door
+    gate: LocalDoor | None = None
+    """Where a gRPC door asks, if there is one."""
     engine: Engine
 
     def __init__(self, arena_bytes: int) -> None:
@@ -238,8 +268,16 @@ class Behind:
 
     def stop_soon(self, patience_s: float) -> Callable[[], None]:
         """Begin to stop; the callable waits until that is done."""
-        future = asyncio.run_coroutine_threadsafe(self.door.stop(patience_s), self.loop)
+
+        async def stop() -> None:
+            await asyncio.gather(*(door.stop(patience_s) for door in (self.door, self.gate) if door is not None))
+            self.end()
+
+        future = asyncio.run_coroutine_threadsafe(stop(), self.loop)
         return lambda: future.result(WAIT_S_MAX)
+
+    def end(self) -> None:
+        """What follows once every door has stopped."""
 
     def _post(self, event: Event) -> None:
         self.engine.post(event)  # made after the door, which it needs
@@ -249,11 +287,13 @@ class Behind:
             self.loop.call_later(RETRY_S, self._release)
         for request in list(self.controller.silent.values()):
             del self.controller.silent[request.id]
-            self.door.reply(ending(request, self.clock.now_ns()))
+            for door in (self.door, self.gate):
+                if door is not None:
+                    door.reply(ending(request, self.clock.now_ns()))
 
 
 class System(Behind):
-    """All of it, behind the HTTP door."""
+    """All of it, behind the HTTP door, and behind a gate for a gRPC door where it has limits."""
 
     door: HttpDoor
 
@@ -264,13 +304,16 @@ class System(Behind):
         late_answers: bool,
         tls: Tls | None,
         grants: Sequence[Grant] | None,
+        gate_limits: LocalLimits | None,
         recording: Recording,
     ) -> None:
         super().__init__(arena_bytes)
+        memories, ids = EchoMemories(self.arena), itertools.count(1)
         self.door = HttpDoor(
             models=self.models,
             arena=self.arena,
-            outputs=self.arena,
+            outputs=memories,
+            request_ids=ids,
             post=self._post,
             clock=self.clock,
             statistics=self.statistics,
@@ -282,14 +325,34 @@ class System(Behind):
             grants=grants,
             recording=recording,
         )
+        if gate_limits is not None:
+            self.gate = LocalDoor(
+                models=self.models,
+                arena=self.arena,
+                outputs=memories,
+                memories=memories,
+                lend=SharedArena,
+                post=self._post,
+                clock=self.clock,
+                limits=gate_limits,
+                bounds=limits.bounds(),
+                request_ids=ids,
+                refused=self.refused.append,
+                server="test",
+                relays=Relays(access=self.door.access, regions=self.door.regions),
+                late_answers=late_answers,
+            )
         self.engine = Engine(
             clock=self.clock,
             controller=self.controller,
             fleet=NoFleet(),
-            front=self.door,
+            front=Fronts.of(self.door, self.gate),
             recorders=[self.statistics],
         )
         self.port = 0
+
+    def end(self) -> None:
+        self.door.regions.unregister()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -323,12 +386,16 @@ def serving(
     local_path: str = "",
     grants: Sequence[Grant] | None = None,
     management_port: int | None = None,
+    gate_path: str = "",
+    gate_limits: LocalLimits = LOCAL_LIMITS,
     recording: Recording = NO_RECORDING,
 ) -> Iterator[System]:
-    """A system that listens, on a thread of its own; with `local_path` on a Unix socket too."""
+    """A system that listens, on a thread of its own; with `local_path` on a Unix socket too, and at a gate for gRPC."""
 
     async def begin() -> System:
-        system = System(limits, arena_bytes, late_answers, tls, grants, recording)
+        system = System(limits, arena_bytes, late_answers, tls, grants, gate_limits if gate_path else None, recording)
+        if system.gate is not None:
+            system.gate.start(gate_path)
         system.port = await system.door.start(HOST, 0, local_path, management_port)
         return system
 

@@ -33,6 +33,7 @@ from tests.edges.local.rig import Bare
 pytestmark = pytest.mark.live
 
 INFER = "/v2/models/plain/infer"
+NOBODY = pb.ModelInferRequest(model_name="nobody").SerializeToString()
 WAIT_S_MAX = 20.0
 ROUNDS = 60
 
@@ -307,6 +308,7 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
         ("http", "400", "plain/1"),
         ("http", "404", "/v2/none"),
         ("grpc", "400", "ModelInfer"),
+        ("grpc", "404", "nobody"),
         ("grpc", "501", "/v2/cudasharedmemory/region/r/register"),
         ("grpc", "404", "/v2/models/nobody"),
         ("local", "404", "nobody"),
@@ -324,11 +326,33 @@ def test_every_door_counts_and_logs_what_it_turns_away(server: Server, wait_unti
         )
 
 
+def test_what_the_server_refuses_of_grpc_is_counted_once_and_logged_with_who_asked(
+    server: Server, wait_until: WaitUntil
+) -> None:
+    def counted(status: int) -> float:
+        pattern = rf'^slotwise_refusals_total{{door="grpc",reason="\w+",status="{status}"}} (\S+)'
+        return sum(float(found) for found in re.findall(pattern, metrics(server), re.MULTILINE))
+
+    unknown, broken = counted(404), counted(400)
+    assert grpc_status(server, "ModelInfer", NOBODY) is grpc.StatusCode.NOT_FOUND
+    assert grpc_status(server, "ModelInfer", b"\xff") is grpc.StatusCode.INVALID_ARGUMENT
+    wait_until(lambda: counted(400) > broken)  # told by the gRPC door, which would by now have told of the other
+    assert counted(404) == unknown + 1
+
+    def is_logged() -> bool:
+        grpc_status(server, "ModelInfer", NOBODY)
+        return any(row["target"] == "nobody" and row["peer"].startswith("ipv4:127.0.0.1:") for row in refused(server))
+
+    wait_until(is_logged)
+    assert ("404", "ModelInfer") not in {(row["status"], row["target"]) for row in refused(server)}
+
+
 def be_refused(server: Server) -> None:
     """Ask every door for what it refuses."""
     assert server.post(INFER, b"no json")[0] == 400
     assert server.get("/v2/none")[0] == 404
     assert grpc_status(server, "ModelInfer", b"\xff") is grpc.StatusCode.INVALID_ARGUMENT
+    assert grpc_status(server, "ModelInfer", NOBODY) is grpc.StatusCode.NOT_FOUND
     region = pb.CudaSharedMemoryRegisterRequest(name="r", byte_size=1).SerializeToString()
     assert grpc_status(server, "CudaSharedMemoryRegister", region) is grpc.StatusCode.UNIMPLEMENTED
     request = pb.ModelMetadataRequest(name="nobody").SerializeToString()

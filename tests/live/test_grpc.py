@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,31 @@ def test_what_is_under_way_over_grpc_is_answered_when_the_server_is_told_to_stop
         assert server.process.wait(60) == 0
         wait_until(lambda: answers)
     assert [type(answer) for answer in answers] == [triton.InferResult]
+
+
+def test_a_second_signal_ends_the_wait_for_what_is_under_way(root: Path, wait_until: WaitUntil) -> None:
+    put_emulated(root, "endless", run_ms=20_000, settings="slo_ms = 60000")
+    with served(root) as server, triton.InferenceServerClient(server.grpc) as client:
+        endings: list[object] = []
+        client.async_infer("endless", [slow_input()], lambda result, error: endings.append(error or result))
+        with tritonclient.http.InferenceServerClient(server.http) as http:
+            wait_until(lambda: b"slotwise_requests_in_flight 1.0" in bytes(http._get("metrics", None, None).read()))
+            server.process.send_signal(signal.SIGINT)
+            wait_until(lambda: not http.is_server_ready())
+        assert server.process.poll() is None, "it waits"
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(15) == 0
+        wait_until(lambda: endings)
+    assert "did not wait for the answer" in str(endings[0])
+
+
+def test_the_memory_and_the_replies_of_the_door_are_among_the_metrics(root: Path) -> None:
+    with served(root) as server, triton.InferenceServerClient(server.grpc) as client:
+        client.infer("slow", [slow_input()])
+        with urllib.request.urlopen(f"http://{server.http}/metrics") as page:
+            lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[0] != "#")
+    assert float(lines["slotwise_grpc_memory_bytes"]) > 1 << 20
+    assert float(lines['slotwise_grpc_replies_total{status="200"}']) == 1
 
 
 def wait_for_one_in_flight(server: Server) -> None:

@@ -48,6 +48,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.workload",
         "slotwise.edges.oip.codec",
         "slotwise.edges.oip.datatypes",
+        "slotwise.edges.oip.grpc.inference_pb2",
         "slotwise.edges.local",
         "slotwise.edges.store",
     ),
@@ -82,8 +83,12 @@ ARROWS: dict[str, tuple[str, ...]] = {
 }
 """Room -> what its modules may import of ours, beside their own room. A room inside `edges` is one folder of it."""
 
-EDGE_ARROWS: dict[str, tuple[str, ...]] = {"slotwise.edges.oip": ("slotwise.edges.local",)}
-"""What one edge may import of another: the protocol's door for local clients stands on the channel that carries it."""
+EDGE_ARROWS: dict[str, tuple[str, ...]] = {"slotwise.edges.oip": ("slotwise.edges.local", "slotwise.edges.store")}
+"""What one edge may import of another.
+
+The protocol's door for local clients stands on the channel that carries it, and the gRPC door is one of these clients,
+with shared memory of its own.
+"""
 
 VALUE_MODULES = frozenset(
     (
@@ -147,7 +152,7 @@ EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
 
 HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
-    "grpc": ("slotwise.edges.oip.grpc",),
+    "grpc": ("slotwise.edges.oip.grpc", "slotwise.client.grpc"),
     "grpc_health": ("slotwise.edges.oip.grpc",),
     "grpc_reflection": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),

@@ -1,4 +1,4 @@
-"""Requests and answers between gRPC and the binary form over HTTP, without a wire."""
+"""Requests and answers between gRPC and the protocol's binary form, without a wire."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def request_of(datatype: str, values: list[object], field: str = "") -> pb.Model
     return request
 
 
-def head_of(request: pb.ModelInferRequest, left_us: int | None = None) -> dict[str, object]:
-    return json.loads(question_of(request, left_us).head)
+def head_of(request: pb.ModelInferRequest) -> dict[str, object]:
+    return json.loads(question_of(request, None).head)
 
 
 @pytest.mark.parametrize("datatype", EXTREMES)
@@ -118,27 +118,39 @@ def test_parameters_of_every_kind_go_on_and_those_of_the_form_are_ours() -> None
         "binary_data_output": True,
     }
     assert head["outputs"] == [{"name": "y", "parameters": {"classification": 3}}]
-    assert head["id"] == "7"
+
+
+def test_what_differs_from_request_to_request_is_no_part_of_the_head() -> None:
+    one, other = pb.ModelInferRequest(model_name="m", id="7"), pb.ModelInferRequest(model_name="m", id="8")
+    one.parameters["timeout"].int64_param = 400
+    assert question_of(one, 300).head == question_of(other, None).head
 
 
 @pytest.mark.parametrize(
     ("timeout", "left_us", "told"),
     [
-        (None, None, None),
+        (None, None, 0),
         (None, 500, 500),
         (0, 500, 500),
         (400, 500, 400),
         (600, 500, 500),
         (600, None, 600),
         (600, -3, 1),
-        (-5, 500, -5),
     ],
 )
-def test_the_nearer_deadline_goes_on(timeout: int | None, left_us: int | None, told: int | None) -> None:
+def test_the_nearer_deadline_goes_on(timeout: int | None, left_us: int | None, told: int) -> None:
     request = pb.ModelInferRequest(model_name="m")
     if timeout is not None:
         request.parameters["timeout"].int64_param = timeout
-    assert head_of(request, left_us)["parameters"].get("timeout") == told
+    assert question_of(request, left_us).timeout_us == told
+
+
+@pytest.mark.parametrize("timeout", [-5, 2**62])
+def test_a_timeout_that_is_none_is_left_for_the_server_to_say_so(timeout: int) -> None:
+    request = pb.ModelInferRequest(model_name="m")
+    request.parameters["timeout"].int64_param = timeout
+    assert head_of(request)["parameters"]["timeout"] == timeout
+    assert question_of(request, 500).timeout_us == 0
 
 
 def test_a_model_is_found_whatever_its_name_holds() -> None:
@@ -154,7 +166,6 @@ def test_an_answer_keeps_its_data_its_parameters_and_an_empty_place_for_what_lie
     head = {
         "model_name": "m",
         "model_version": "2",
-        "id": "q",
         "parameters": {"slotwise_outcome": "late", "slotwise_queue_us": 7, "share": 0.5, "flag": False},
         "outputs": [
             {"name": "a", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}},
@@ -163,7 +174,7 @@ def test_an_answer_keeps_its_data_its_parameters_and_an_empty_place_for_what_lie
         ],
     }
     told = json.dumps(head).encode()
-    answer = answer_of(told + struct.pack("<fbb", 1.5, 1, -1), len(told))
+    answer = answer_of(told, memoryview(struct.pack("<fbb", 1.5, 1, -1)), "q")
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "2", "q")
     assert list(answer.raw_output_contents) == [struct.pack("<f", 1.5), b"", b"\x01\xff"]
     assert answer.outputs[1].parameters["shared_memory_region"].string_param == "mine"

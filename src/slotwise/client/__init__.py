@@ -1,7 +1,9 @@
 """Clients of a server: ask one question and wait, or play a whole workload and see how it ends.
 
     client      Client, AsyncClient: one client for every way to a server, by its URL, with tries that are safe
+    background  a client in a thread, for futures and callbacks      tries   streams with tries
     http        HttpClient: questions with numpy arrays, over kept connections
+    grpc        GrpcClient: the same over gRPC, whose library is loaded with that file alone
     local       LocalClient: the same over a server's local socket, with arrays in shared memory
     asynchronous  AsyncLocalClient: that, within an event loop
     conversation, sharing   what both say, and the memory that they share with the server

@@ -10,6 +10,8 @@ from slotwise.client.question import Question
 from slotwise.facts.value import value
 
 HTTP_PORT = 80
+HTTPS_PORT = 443
+GRPC_PORT = 8001
 PAUSE_S_MIN = 0.05
 """Before a server that was not there is tried again; doubled each time,"""
 PAUSE_S_MAX = 2.0
@@ -22,10 +24,20 @@ class AddressError(ValueError):
 
 @value
 class HttpAddress:
-    """A server over HTTP."""
+    """A server over HTTP, or HTTPS."""
 
     host: str
     port: int
+    is_tls: bool = False
+
+
+@value
+class GrpcAddress:
+    """A server over gRPC, encrypted or not."""
+
+    host: str
+    port: int
+    is_tls: bool = False
 
 
 @value
@@ -35,8 +47,11 @@ class LocalAddress:
     path: str
 
 
-def address_of(url: str) -> HttpAddress | LocalAddress:
-    """Read `http://host:port` or `unix:///path`. Raises AddressError."""
+Address = HttpAddress | GrpcAddress | LocalAddress
+
+
+def address_of(url: str) -> Address:
+    """Read `http://host:port`, `grpc://host:port`, either with an s for TLS, or `unix:///path`. Raises AddressError."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -44,10 +59,16 @@ def address_of(url: str) -> HttpAddress | LocalAddress:
         raise AddressError(f"{url!r} is no address: {error}") from error
     if parts.scheme == "unix" and parts.path and not parts.netloc:
         return LocalAddress(path=unquote(parts.path))
-    if parts.scheme == "http" and parts.hostname and parts.path in ("", "/"):
-        return HttpAddress(host=parts.hostname, port=port or HTTP_PORT)
-    words = f"{url!r} is no address that this client knows; write http://host:port or unix:///path"
-    raise AddressError(f"{words}, and use a standard client over gRPC" if parts.scheme == "grpc" else words)
+    if parts.hostname and parts.path in ("", "/"):
+        match parts.scheme:
+            case "http":
+                return HttpAddress(host=parts.hostname, port=port or HTTP_PORT)
+            case "https":
+                return HttpAddress(host=parts.hostname, port=port or HTTPS_PORT, is_tls=True)
+            case "grpc" | "grpcs":
+                return GrpcAddress(host=parts.hostname, port=port or GRPC_PORT, is_tls=parts.scheme == "grpcs")
+    words = "write http://host:port, grpc://host:port (https and grpcs for TLS) or unix:///path"
+    raise AddressError(f"{url!r} is no address that this client knows; {words}")
 
 
 class Tries:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
 from slotwise.client.connection import Connection, WireReply
-from slotwise.client.errors import ConnectionLost, NoAnswer, Unreachable
-from slotwise.client.wire import Array, InferResult, decode_answer, encode_get, encode_infer, error_of
+from slotwise.client.errors import BadRequest, ConnectionLost, NoAnswer, Unreachable
+from slotwise.client.wire import Array, InferResult, decode_answer, encode_get, encode_infer, error_of, shown_of
 
 CONNECTIONS_MAX = 16
 ANSWER_S_MAX = 60.0
@@ -24,10 +25,20 @@ class HttpClient:
     """
 
     def __init__(
-        self, host: str, port: int, connections_max: int = CONNECTIONS_MAX, *, answer_s_max: float = ANSWER_S_MAX
+        self,
+        host: str,
+        port: int,
+        connections_max: int = CONNECTIONS_MAX,
+        *,
+        answer_s_max: float = ANSWER_S_MAX,
+        token: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`token` is shown with every request; with `tls` the connections are encrypted. Raises ValueError."""
         self._address = (host, port)
         self._host = f"{host}:{port}"
+        self._shown = shown_of(token)
+        self._tls = tls
         self._answer_s_max = answer_s_max
         self._free: list[Connection] = []
         self._all: set[Connection] = set()
@@ -63,6 +74,7 @@ class HttpClient:
             priority=priority,
             outputs=outputs,
             has_timing=has_timing,
+            shown=self._shown,
         )
         return await self.infer_encoded(request)
 
@@ -75,7 +87,7 @@ class HttpClient:
 
     async def get(self, path: str) -> bytes:
         """The body of a page of the server's. Raises the ClientError that fits."""
-        reply = await self._ask(encode_get(self._host, path))
+        reply = await self._ask(encode_get(self._host, path, self._shown))
         if reply.status != HTTPStatus.OK:
             raise error_of(reply.status, reply.body)
         return reply.body
@@ -111,7 +123,10 @@ class HttpClient:
                 return connection
         loop = asyncio.get_running_loop()
         try:
-            _, made = await loop.create_connection(lambda: Connection(self._all.discard), *self._address)
+            _, made = await loop.create_connection(lambda: Connection(self._all.discard), *self._address, ssl=self._tls)
+        except ssl.SSLError as error:
+            words = f"{self._host} does not speak TLS that is trusted here ({error.reason or error}); name its CA file"
+            raise BadRequest(words) from error
         except OSError as error:
             raise Unreachable(f"{self._host} cannot be reached: {error.strerror or error}") from error
         self._all.add(made)

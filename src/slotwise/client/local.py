@@ -10,7 +10,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -87,10 +87,11 @@ class LocalClient(Asker[InferResult]):
             raise outcome
         return outcome
 
-    def stream(self, questions: Iterable[Question], window: int = WINDOW) -> Iterator[Streamed]:
+    def stream(self, questions: Iterable[Question], window: int = WINDOW) -> Generator[Streamed]:
         """Ask one question after the other, `window` at once, and hand out the answers as they come.
 
-        A new question is taken when there is room for it. What is not asked for in the end is cancelled.
+        A new question is taken when there is room for it. What is not asked for in the end is cancelled. Each is asked
+        once, as by `ask`: to try again is for `Client`, which knows when that is safe.
         """
         ahead = enumerate(questions)
         indices: dict[int, int] = {}

@@ -6,6 +6,7 @@ encoded once and sent many times. Arrays that come back are read-only views of t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
@@ -34,6 +35,7 @@ DTYPES = {
     "FP64": np.dtype(np.float64),
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 STRINGS = "OSU"
 """Kinds of arrays that go as BYTES."""
 
@@ -130,8 +132,12 @@ def encode_infer(
     priority: int | None = None,
     outputs: Sequence[str] = (),
     has_timing: bool = False,
+    shown: str = "",
 ) -> bytes:
-    """A whole HTTP request. `model` is a name, or a name and a version with a slash. Raises BadRequest."""
+    """A whole HTTP request. `model` is a name, or a name and a version with a slash. Raises BadRequest.
+
+    `shown` is what `shown_of` makes of a token.
+    """
     told, data = [], []
     for name, array in inputs.items():
         datatype, content = packed(name, array)
@@ -145,14 +151,23 @@ def encode_infer(
         f"Host: {host}",
         f"Inference-Header-Content-Length: {len(head)}",
         f"Content-Length: {length}",
-        "\r\n",
+        f"{shown}\r\n",
     )
     return b"".join(["\r\n".join(lines).encode(), head, *data])
 
 
-def encode_get(host: str, path: str) -> bytes:
+def encode_get(host: str, path: str, shown: str = "") -> bytes:
     """A whole HTTP request for a page."""
-    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{shown}\r\n".encode()
+
+
+def shown_of(token: str) -> str:
+    """The header that shows a token; empty for none. Raises ValueError for what no token is."""
+    if not token:
+        return ""
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("this is no token: one has letters, digits and signs of ASCII, and no spaces")
+    return f"Authorization: Bearer {token}\r\n"
 
 
 def decode_answer(body: bytes, head_length: int | None) -> InferResult:

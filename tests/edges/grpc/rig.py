@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from slotwise.edges.oip.access import Grant
 from slotwise.edges.oip.grpc.keeper import DoorKeeper
-from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits
+from slotwise.edges.oip.grpc.limits import DoorSettings, GrpcLimits, gate_limits
 from slotwise.edges.oip.grpc.service import NAME
 from slotwise.edges.oip.http import NO_RECORDING
 from slotwise.edges.oip.limits import Limits
@@ -54,6 +55,7 @@ class Door:
 def opened(
     limits: GrpcLimits = GRPC_LIMITS,
     server_limits: Limits = LIMITS,
+    grants: Sequence[Grant] | None = None,
     recording: Recording = NO_RECORDING,
     **changes: object,
 ) -> Iterator[Door]:
@@ -61,7 +63,15 @@ def opened(
     settings = DoorSettings(host=HOST, port=0, upstream_idle_s=10.0, patience_s=PATIENCE_S, limits=limits)
     refused: list[Refusal] = []
     keeper = DoorKeeper(msgspec.structs.replace(settings, **changes), refused.append)
-    with serving(server_limits, arena_bytes=512 << 20, local_path=keeper.upstream, recording=recording) as system:
+    with serving(
+        server_limits,
+        arena_bytes=512 << 20,
+        local_path=keeper.upstream,
+        gate_path=keeper.channel,
+        gate_limits=gate_limits(limits),
+        grants=grants,
+        recording=recording,
+    ) as system:
         door = Door(system, keeper, refused)
         try:
             asyncio.run_coroutine_threadsafe(keeper.start(), system.loop).result(WAIT_S_MAX)

@@ -6,7 +6,7 @@ import itertools
 import mmap
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,38 +18,17 @@ from slotwise.client import Array
 from slotwise.client.local import receive
 from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LOCAL_LIMITS, LocalLimits
+from slotwise.edges.oip.access import Access, Grant
 from slotwise.edges.oip.codec import Bounds
-from slotwise.edges.oip.local.door import LocalDoor
+from slotwise.edges.oip.limits import Limits
+from slotwise.edges.oip.local.door import LocalDoor, Relays
+from slotwise.edges.oip.regions import Regions
 from slotwise.edges.store.files import SharedArena, make_memory
-from slotwise.engine.fronts import Fronts
 from slotwise.engine.loop import Engine
-from slotwise.facts.types import TensorRef
-from tests.edges.echo import SEGMENT, WAIT_S_MAX, Behind, NoFleet, TestArena, on_a_thread
+from tests.edges.echo import WAIT_S_MAX, Behind, EchoMemories, NoFleet, on_a_thread
 
 MEMORY_BYTES = 1 << 20
 ROW = np.array([[1, 2, 3, 4]], np.float32)
-
-
-class EchoMemories:
-    """Memory of clients, from which the echo reads as executors do; and the arena."""
-
-    def __init__(self, arena: TestArena) -> None:
-        self._arena = arena
-        self._next = 1000
-        self.shared: dict[int, mmap.mmap] = {}
-
-    def share(self, fd: int, nbytes: int) -> int:
-        self._next += 1
-        self.shared[self._next] = mmap.mmap(fd, nbytes, prot=mmap.PROT_READ)
-        return self._next
-
-    def unshare(self, segment: int) -> None:
-        del self.shared[segment]
-
-    def read(self, ref: TensorRef) -> memoryview:
-        if ref.segment == SEGMENT:
-            return self._arena.read(ref)
-        return memoryview(self.shared[ref.segment])[ref.offset : ref.offset + ref.nbytes]
 
 
 class LocalSystem(Behind):
@@ -57,7 +36,7 @@ class LocalSystem(Behind):
 
     door: LocalDoor
 
-    def __init__(self, limits: LocalLimits, late_answers: bool) -> None:
+    def __init__(self, limits: LocalLimits, late_answers: bool, is_gate: bool, grants: Sequence[Grant] | None) -> None:
         super().__init__(256 << 20)
         self.memories = EchoMemories(self.arena)
         self.door = LocalDoor(
@@ -73,13 +52,14 @@ class LocalSystem(Behind):
             request_ids=itertools.count(1),
             refused=self.refused.append,
             server="test",
+            relays=Relays(access=Access(grants, self.clock), regions=Regions(Limits())) if is_gate else None,
             late_answers=late_answers,
         )
         self.engine = Engine(
             clock=self.clock,
             controller=self.controller,
             fleet=NoFleet(),
-            front=Fronts((self.door,)),
+            front=self.door,
             recorders=[self.statistics],
         )
         self.path = ""
@@ -94,11 +74,18 @@ class LocalSystem(Behind):
 
 
 @contextmanager
-def serving(path: Path, limits: LocalLimits = LOCAL_LIMITS, *, late_answers: bool = False) -> Iterator[LocalSystem]:
-    """A system that listens at a path."""
+def serving(
+    path: Path,
+    limits: LocalLimits = LOCAL_LIMITS,
+    *,
+    late_answers: bool = False,
+    is_gate: bool = False,
+    grants: Sequence[Grant] | None = None,
+) -> Iterator[LocalSystem]:
+    """A system that listens at a path; for clients, or as a gate for one that relays what others ask."""
 
     async def begin() -> LocalSystem:
-        system = LocalSystem(limits, late_answers)
+        system = LocalSystem(limits, late_answers, is_gate, grants)
         system.path = str(path)
         system.door.start(system.path)
         return system

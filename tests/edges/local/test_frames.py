@@ -28,6 +28,20 @@ CLIENT_FRAMES = st.one_of(
         NAMES,
         st.lists(COUNTS, max_size=3).map(tuple),
     ),
+    st.builds(
+        frames.Relay,
+        COUNTS,
+        NAMES,
+        NAMES,
+        st.binary(max_size=20),
+        COUNTS,
+        COUNTS,
+        COUNTS,
+        NAMES,
+        NAMES,
+        NAMES,
+        st.lists(COUNTS, max_size=3).map(tuple),
+    ),
     st.builds(frames.Release, st.lists(COUNTS, max_size=3).map(tuple)),
     st.builds(frames.Cancel, COUNTS),
 )
@@ -43,6 +57,7 @@ SERVER_FRAMES = st.one_of(
         st.none() | SPENT,
         NAMES,
     ),
+    st.builds(frames.Relayed, COUNTS, st.binary(max_size=20), COUNTS, st.none() | COUNTS),
     st.builds(
         frames.Refusal,
         st.none() | COUNTS,

@@ -15,7 +15,6 @@ import pytest
 
 from slotwise.client import (
     AddressError,
-    AsyncClient,
     AsyncLocalClient,
     BadRequest,
     Client,
@@ -34,8 +33,6 @@ from slotwise.client.address import Tries
 from slotwise.client.sharing import Inputs
 from slotwise.edges.local.limits import LocalLimits
 from tests.conftest import WaitUntil
-from tests.edges.echo import HOST
-from tests.edges.echo import serving as serving_http
 from tests.edges.local.conftest import LIMITS
 from tests.edges.local.rig import ROW, LocalSystem, serving
 
@@ -269,43 +266,12 @@ def test_all_who_wait_hear_that_the_server_has_gone(tmp_path: Path, wait_until: 
     assert [type(ending) for ending in endings] == [Refused] * 3  # type: ignore[attr-defined]  # a list of them
 
 
-def test_one_client_serves_every_way(system: LocalSystem) -> None:
-    with serving_http() as far:
-        for url in (f"unix://{system.path}", f"http://{HOST}:{far.port}"):
-            with Client(url) as client:
-                array = client.empty((1, 4), np.float32)
-                array[:] = ROW
-                np.testing.assert_array_equal(client.infer("echo", {"x": array}).outputs["x"], ROW)
-                assert list(client.infer("mixed", MIXED, outputs=["d"]).outputs) == ["d"]
-                questions = [Question(model="echo", inputs={"x": ROW + number}) for number in range(10)]
-                found = {answer.index: answer.result().outputs["x"][0, 0] for answer in client.stream(questions, 3)}
-                assert found == {number: 1 + number for number in range(10)}
-                with pytest.raises(ModelNotFound):
-                    client.infer("nobody", {"x": ROW})
-
-            async def ask(url: str = url) -> None:
-                async with AsyncClient(url) as client:
-                    array = client.empty((1, 4), np.float32)
-                    array[:] = ROW
-                    answer = await client.infer("echo", {"x": array})
-                    np.testing.assert_array_equal(answer.outputs["x"], ROW)
-                    found = [a.index async for a in client.stream([Question(model="echo", inputs=X)] * 5, 2)]
-                    assert sorted(found) == [0, 1, 2, 3, 4]
-
-            awaited(ask)
-
-
 @pytest.mark.parametrize(
-    "url", ["", "ftp://x", "http://", "http://h:99999", "unix://", "unix://host/p", "h:80", "http://h/v2"]
+    "url", ["", "ftp://x", "http://", "http://h:99999", "unix://", "unix://host/p", "h:80", "http://h/v2", "grpc://"]
 )
 def test_an_address_of_no_known_kind_is_told_so(url: str) -> None:
     with pytest.raises(AddressError, match="no address"):
         Client(url)
-
-
-def test_grpc_is_left_to_standard_clients() -> None:
-    with pytest.raises(AddressError, match="standard client"):
-        Client("grpc://localhost:8001")
 
 
 def test_a_client_finds_a_server_that_was_started_anew(tmp_path: Path) -> None:

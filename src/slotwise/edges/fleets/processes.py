@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from slotwise.edges.fleets.inspections import Inspections
@@ -35,6 +36,7 @@ from slotwise.facts.value import value
 BACKLOG_POLL_S = 0.001
 """How often commands that found a ring full are tried again."""
 START_POLL_S = 0.002
+NO_OTHERS: Mapping[str, int | None] = MappingProxyType({})
 
 
 class FleetError(RuntimeError):
@@ -210,16 +212,16 @@ class ProcessFleet:
             inspector_pid=self._inspections.pid if self._inspections else None,
         )
 
-    def memory_bytes(self) -> dict[str, int]:
+    def memory_bytes(self, others: Mapping[str, int | None] = NO_OTHERS) -> dict[str, int]:
         """What this process (`front`), the zygote and each executor take of memory, shared pages in proportion (PSS).
 
-        Takes about a millisecond a process, so ask seldom. A process that is just ending is left out.
+        So do `others`, by name. Takes about a millisecond a process, so ask seldom. A process that is just ending is
+        left out.
         """
-        pids = {seat.slice.executor: seat.pid for seat in self._seats.values()}
+        pids = {**others} | {seat.slice.executor: seat.pid for seat in self._seats.values()}
         pids["zygote"] = self._nursery.pid if self._nursery else None
         pids["front"] = os.getpid()
-        measured = {name: pss_bytes(pid) for name, pid in pids.items() if pid is not None}
-        return {name: nbytes for name, nbytes in measured.items() if nbytes is not None}
+        return measured(pids)
 
     def _forget_memory(self, segment: int) -> None:
         for seat in self._seats.values():
@@ -282,7 +284,13 @@ def _executor_statistics(seat: Seat) -> ExecutorStatistics:
     )
 
 
-def pss_bytes(pid: int) -> int | None:
+def measured(pids: Mapping[str, int | None]) -> dict[str, int]:
+    """What each of these processes takes of memory, by name; those that are gone are left out."""
+    found = {name: _pss_bytes(pid) for name, pid in pids.items() if pid is not None}
+    return {name: nbytes for name, nbytes in found.items() if nbytes is not None}
+
+
+def _pss_bytes(pid: int) -> int | None:
     """A process's proportional share of memory; None if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()

@@ -3,8 +3,8 @@
 A frame is one message of a SOCK_SEQPACKET socket: a version byte and then MessagePack, fields in order and without
 names. What cannot be read is a `FrameError`, and whoever sent it is not listened to any more.
 
-    client -> server   Hello (with the descriptor of its memory), then Ask, Release, Cancel
-    server -> client   Welcome (with the descriptor of the memory for outputs), then Answer, Refusal
+    client -> server   Hello (with the descriptor of its memory), then Ask, Relay, Release, Cancel
+    server -> client   Welcome (with the descriptor of the memory for outputs), then Answer, Relayed, Refusal
 
 A serial is the client's own name for a question; it is free again when the one reply to it has come. Offsets of
 inputs are in the client's memory, those of outputs in the server's. Each answer holds one region of the latter, named
@@ -26,6 +26,8 @@ _COUNT_MAX = (1 << 62) - 1
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=_COUNT_MAX)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+RELAYED_NAME_LENGTH_MAX = 1000
+SHOWN_LENGTH_MAX = 4096
 F = TypeVar("F")
 
 
@@ -33,7 +35,7 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     """What all frames have in common: how they are encoded."""
 
 
-class Tensor(msgspec.Struct, array_like=True, gc=False):
+class Tensor(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Bytes of shared memory, and what they are."""
 
     name: Name
@@ -73,6 +75,35 @@ class Cancel(Frame, tag=4):
     """The answer is not wanted any more; a reply comes all the same. Nothing happens when it is on its way."""
 
     serial: Count
+
+
+class Relay(Frame, tag=5):
+    """A request that another has made, in the protocol's own form: a JSON head that says `binary_data_size` of inputs.
+
+    Their data lies in the client's memory from `offset` on, one behind the other, each at a multiple of ALIGNMENT. What
+    holds for the one who asked goes along, for it is the server that judges it. Only the gRPC door's own socket takes
+    such frames.
+    """
+
+    serial: Count
+    model: Annotated[str, msgspec.Meta(max_length=RELAYED_NAME_LENGTH_MAX)]
+    version: Annotated[str, msgspec.Meta(max_length=RELAYED_NAME_LENGTH_MAX)]
+    head: bytes
+    offset: Count
+    nbytes: Count
+    """Of all data together, gaps not counted."""
+    timeout_us: Count = 0
+    """The deadline, where the head names none."""
+    authorization: Annotated[str, msgspec.Meta(max_length=SHOWN_LENGTH_MAX)] = ""
+    """What the one who asked has shown of its rights, as HTTP's header of that name."""
+    traceparent: Annotated[str, msgspec.Meta(max_length=SHOWN_LENGTH_MAX)] = ""
+    """Of which trace the request is a part, as HTTP's header of that name."""
+    peer: Name = ""
+    """Where the one who asked is, for the log of what is turned away."""
+    released: tuple[Count, ...] = ()
+
+
+Asked = Ask | Relay
 
 
 class Welcome(Frame, tag=16):
@@ -115,6 +146,18 @@ class Answer(Frame, tag=17):
     id: str = ""
 
 
+class Relayed(Frame, tag=19):
+    """The answer to a Relay in the protocol's own form: a JSON head, and binary data of so many bytes at `region`.
+
+    There is no region where there is no data.
+    """
+
+    serial: int
+    head: bytes
+    nbytes: int
+    region: int | None = None
+
+
 class Refusal(Frame, tag=18):
     """No answer, and why: what an error over HTTP says. Without a serial it is about the connection, which ends."""
 
@@ -128,8 +171,8 @@ class Refusal(Frame, tag=18):
     """The request's number in journals and logs, if it came so far."""
 
 
-ClientFrame = Hello | Ask | Release | Cancel
-ServerFrame = Welcome | Answer | Refusal
+ClientFrame = Hello | Ask | Relay | Release | Cancel
+ServerFrame = Welcome | Answer | Relayed | Refusal
 
 
 class FrameError(ValueError):

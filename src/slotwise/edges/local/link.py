@@ -34,6 +34,10 @@ class Peer:
 class Guest(Protocol):
     """What stands behind a link."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has more than one question under way, so that another frame may be there already."""
+
     def take(self, data: bytes, descriptors: list[int]) -> None:
         """One frame, and the descriptors that came with it, which are the guest's to close."""
 
@@ -116,8 +120,8 @@ class Link:
                 self._guest.take_too_long()
             else:
                 self._guest.take(data, descriptors)
-            if not self.is_open or self._is_ending or self._unsent:
-                return
+            if not self.is_open or self._is_ending or self._unsent or not self._guest.is_busy:
+                return  # who asks one question after the other has none there now; what has come all the same waits
 
     def _receive(self) -> tuple[bytes, list[int], int]:
         nbytes = self._limits.frame_bytes_max

@@ -62,6 +62,10 @@ class Snapshot:
     """Clients on the local channel; None where there is no such channel."""
     local_replies: Mapping[int, int] | None = None
     """Replies over it, by status."""
+    grpc_replies: Mapping[int, int] | None = None
+    """Replies to inferences over gRPC, by the status that HTTP has for them; None where gRPC is not served."""
+    grpc_memory_bytes: int | None = None
+    """What the gRPC door's process takes; None where there is none."""
 
 
 def scrape(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -203,6 +207,11 @@ def _front(now: Snapshot) -> Iterator[Metric]:
     if now.local_clients is not None and now.local_replies is not None:
         yield _single(GaugeMetricFamily, "slotwise_local_clients", "Clients on the local channel", now.local_clients)
         yield _replies("slotwise_local_replies", "Replies over the local channel", now.local_replies)
+    if now.grpc_replies is not None:
+        yield _replies("slotwise_grpc_replies", "Replies to inferences over gRPC, by HTTP's status", now.grpc_replies)
+    if now.grpc_memory_bytes is not None:
+        text = "Memory of the gRPC door's process, shared pages in proportion"
+        yield _single(GaugeMetricFamily, "slotwise_grpc_memory_bytes", text, now.grpc_memory_bytes)
 
 
 def _replies(name: str, text: str, found: Mapping[int, int]) -> Metric:

@@ -97,7 +97,29 @@ def encode_answer(
     write: Write,
     parameters: AnswerParameters | None,
 ) -> Payload:
-    """The body of an answer; `write` takes what goes to a client's own memory.
+    """The body of an answer, as `lay_answer` has it in parts."""
+    laid = lay_answer(wish, contract, outputs, read, write, parameters)
+    if not laid.data:
+        return Payload(laid.head, None)
+    return Payload(b"".join((laid.head, *laid.data)), len(laid.head))
+
+
+class Laid(msgspec.Struct, frozen=True, gc=False):
+    """An answer's JSON head, and the data that follows it, where it lies now."""
+
+    head: bytes
+    data: list[memoryview]
+
+
+def lay_answer(
+    wish: Wish,
+    contract: Contract,
+    outputs: tuple[TensorRef, ...],
+    read: Read,
+    write: Write,
+    parameters: AnswerParameters | None,
+) -> Laid:
+    """An answer before it is put together; `write` takes what goes to a client's own memory.
 
     Raises WireError when an output cannot be said in the form that was asked for.
     """
@@ -116,10 +138,7 @@ def encode_answer(
         else:
             told.append(_Output(ref.name, ref.datatype, ref.shape, None, _values(view, ref)))
     spec = contract.spec
-    head = _encode(_Answer(spec.name, spec.version, told, wish.id, parameters))
-    if not data:
-        return Payload(head, None)
-    return Payload(b"".join((head, *data)), len(head))
+    return Laid(_encode(_Answer(spec.name, spec.version, told, wish.id, parameters)), data)
 
 
 def timing_parameters(outcome: Outcome, timing: Timing | None, request_id: int | None = None) -> AnswerParameters:

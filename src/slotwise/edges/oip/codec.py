@@ -9,7 +9,7 @@ wrong is a `WireError` with the status to answer with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from math import prod
 from typing import Annotated
 
@@ -176,7 +176,8 @@ class Contract:
     """What a model takes and gives, made ready once so that each request is checked cheaply.
 
     `heads` remembers heads that have been understood: a client that sends binary data mostly sends the same
-    head again and again, and nothing else decides what it means. They are few and short.
+    head again and again, and nothing else decides what it means. They are few and short. So does `known`, by whatever
+    a door has in a head's place.
     """
 
     def __init__(self, spec: ModelSpec, bounds: Bounds) -> None:
@@ -192,6 +193,7 @@ class Contract:
         self.all_as_json = tuple(Wanted(name, is_binary=False) for name in self.outputs)
         self.all_as_binary = tuple(Wanted(name, is_binary=True) for name in self.outputs)
         self.heads: dict[bytes, Infer] = {}
+        self.known: dict[Hashable, Infer] = {}
         self.binary_only = frozenset(t.name for t in spec.outputs if not datatypes.has_json_form(t.datatype))
 
 

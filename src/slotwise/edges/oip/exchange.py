@@ -7,6 +7,7 @@ Whatever is wrong ends up in `error`, and what comes after that is thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,10 @@ from slotwise.facts.types import Request
 
 if TYPE_CHECKING:
     from slotwise.edges.oip.connection import Connection
+
+
+JoinTrace = Callable[[int, str], None]
+"""Told of a request by its number, before it arrives, which trace of its client's it is a part of (`traceparent`)."""
 
 
 class Room:
@@ -67,6 +72,8 @@ class Exchange:
     target: bytes = b""
     """The URL, where it failed before its model was known."""
     authorization: bytes | None = None
+    traceparent: bytes | None = None
+    """Of which trace of its client's it is a part, as that says."""
     keep_alive = True
     expects_continue = False
     coding: Coding | None = None

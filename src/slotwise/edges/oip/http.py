@@ -31,7 +31,7 @@ from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameter
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
 from slotwise.edges.oip.errors import WireError, bad, refusal
-from slotwise.edges.oip.exchange import Exchange, Room
+from slotwise.edges.oip.exchange import Exchange, JoinTrace, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, initializing, spec_of
 from slotwise.edges.oip.recording import Recording
@@ -51,7 +51,7 @@ ROUTE_BYTES_MAX = 1024
 """Of a URL that is remembered; what a longer one means is found anew each time."""
 BACKLOG_MAX = 65_535
 """Connections that the system may hold ready; it takes no more."""
-_LENGTHS = frozenset((6, 7, 10, 13, 14, 15, 16, 31))
+_LENGTHS = frozenset((6, 7, 10, 11, 13, 14, 15, 16, 31))
 """Of the names of those headers that matter."""
 
 
@@ -97,6 +97,7 @@ class HttpDoor:
         grants: Sequence[Grant] | None = None,
         recording: Recording = NO_RECORDING,
         more_routes: Sequence[BaseRoute] = (),
+        join_trace: JoinTrace | None = None,
     ) -> None:
         """`request_ids` is shared among all doors of an engine; `late_answers` delivers late ones as 200.
 
@@ -106,9 +107,8 @@ class HttpDoor:
         self._models = models
         self._arena = arena
         self._outputs = outputs
-        self._post = post
-        self._clock = clock
-        self._refused = refused
+        self._post, self._clock = post, clock
+        self._refused, self._join_trace = refused, join_trace
         self._late_answers = late_answers
         self._tls = tls
         self._ids = itertools.count(1) if request_ids is None else request_ids
@@ -116,7 +116,7 @@ class HttpDoor:
         self._contracts: dict[str, Contract] = {}
         self._waiting: dict[int, Exchange] = {}
         self._room = Room(limits.collected_bytes_max)
-        self._regions = Regions(limits)
+        self.regions = Regions(limits)
         self.access = Access(grants, clock)
         self._management_ports: set[int] = set()
         self.replies: Counter[int] = Counter()
@@ -131,7 +131,7 @@ class HttpDoor:
             statistics=statistics,
             identity=identity,
             limits=limits,
-            regions=self._regions,
+            regions=self.regions,
             recording=recording,
             access=self.access,
             refused=refused,
@@ -189,14 +189,16 @@ class HttpDoor:
         return next(iter(self._management_ports), None)
 
     async def stop(self, patience_s: float) -> None:
-        """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so."""
+        """Refuse new requests at once, wait for those under way, then close. Those that outlast it are told so.
+
+        Regions stay, for other doors write to them as well; whoever stops the last door unregisters them.
+        """
         self._is_draining = True
         if self._waiting:
             with contextlib.suppress(TimeoutError):  # what it means is told to each client below
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for request_id, exchange in list(self._waiting.items()):
             self._abandon(request_id, exchange)
-        self._regions.unregister()
         if self._server is None or self._serving is None:
             return
         if self._local is not None:
@@ -206,6 +208,10 @@ class HttpDoor:
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)  # the transports close in the loop's next turn
+
+    def hurry(self) -> None:
+        """Let `stop` wait no longer."""
+        self._drained.set()
 
     def statistics(self) -> DoorStatistics:
         """A snapshot."""
@@ -223,7 +229,7 @@ class HttpDoor:
         route = self._routes.get(url) or self._find_route(url)
         if route is None:
             return None
-        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self.regions, self.limits, self._room)
         try:
             _read_headers(exchange, headers, self.limits)
             if connection.server and connection.server[1] in self._management_ports:
@@ -273,6 +279,8 @@ class HttpDoor:
         )
         exchange.request = request
         self._waiting[request.id] = exchange
+        if exchange.traceparent is not None and self._join_trace is not None:
+            self._join_trace(request.id, exchange.traceparent.decode("latin-1"))
         self._post(Arrived(request=request))
 
     def forget(self, exchange: Exchange) -> None:
@@ -285,7 +293,7 @@ class HttpDoor:
 
     def refuse(self, connection: Connection, error: WireError) -> Exchange:
         """An exchange that has failed, to say an error in its turn."""
-        exchange = Exchange(connection, self._arena, self._regions, self.limits, self._room)
+        exchange = Exchange(connection, self._arena, self.regions, self.limits, self._room)
         exchange.keep_alive = False
         exchange.target = connection.url
         exchange.fail(error)
@@ -327,7 +335,7 @@ class HttpDoor:
         if is_late or wish.has_timing:
             asked = (reply.timing, request.id) if wish.has_timing else (None, None)
             parameters = timing_parameters(outcome, *asked)
-        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self._regions.write, parameters)
+        payload = encode_answer(wish, contract, reply.outputs, self._outputs.read, self.regions.write, parameters)
         exchange.discard()  # after encoding: an output may lie in the request's own region
         headers, content = JSON_TYPE, payload.body
         if payload.head_length is not None:
@@ -430,6 +438,8 @@ def _read_headers(exchange: Exchange, headers: list[Header], limits: Limits) -> 
             exchange.inflater = body.inflater(text, limits.body_bytes_max)
         elif size == 13 and name.lower() == b"authorization":
             exchange.authorization = text
+        elif size == 11 and name.lower() == b"traceparent":
+            exchange.traceparent = text
         elif size == 10 and name.lower() == b"connection":
             exchange.names_connection = True
         elif size == 6 and name.lower() == b"expect":

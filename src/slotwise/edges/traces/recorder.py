@@ -2,10 +2,15 @@
 
 The turns only pick the requests that are traced (`sampling`), and keep what is told of them; spans are made and
 sent by a thread of its own. Whatever the collector does not take is counted, and nobody waits for it.
+
+A request that says of which trace it is a part (`traceparent`, W3C Trace Context) continues that trace, and it is its
+client, not the share, that says whether it is traced; where tracing is off, or the count is used up, it is not. What is
+no such header is passed over, as the standard asks.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +26,20 @@ from slotwise.facts.units import MS
 from slotwise.facts.value import value
 
 LIBRARIES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+"""Version, trace, span, flags; a later version may add to it."""
+TRACEPARENT_LENGTH = 55
+"""Of the present version."""
+SAMPLED = 0x01
+
+
+@value
+class Parent:
+    """The span of a client's that a request belongs to."""
+
+    trace_id: int
+    span_id: int
+    is_traced: bool
 
 
 @value
@@ -30,6 +49,7 @@ class Ended:
     request: Request
     reply: Reply
     replied_ns: int
+    parent: Parent | None = None
 
 
 @value
@@ -53,16 +73,23 @@ class TraceRecorder:
         self._send = send
         self.sampling = Sampling(settings.ratio)
         self._open: dict[int, Request] = {}
+        self._parents: dict[int, Parent] = {}
         self._waiting: deque[Ended] = deque()
         self._sent = self._behind = self._untaken = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="slotwise-traces", daemon=True)
         self._thread.start()
 
+    def join(self, request_id: int, traceparent: str) -> None:
+        """A request that is about to arrive is a part of this trace; nothing where that is none."""
+        parent = parent_of(traceparent)
+        if parent is not None:
+            self._parents[request_id] = parent
+
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in."""
         for event in events:
-            if type(event) is Arrived and self.sampling.takes(event.request):
+            if type(event) is Arrived and self._is_traced(event.request):
                 self._open[event.request.id] = event.request
         if self._open:
             for action in actions:
@@ -78,9 +105,17 @@ class TraceRecorder:
         self._closing.set()
         self._thread.join(self._settings.close_s_max)
 
+    def _is_traced(self, request: Request) -> bool:
+        parent = self._parents.get(request.id)
+        is_traced = self.sampling.takes(request, parent.is_traced if parent is not None else None)
+        if parent is not None and not is_traced:
+            del self._parents[request.id]
+        return is_traced
+
     def _end(self, request: Request, reply: Reply, now_ns: int) -> None:
+        parent = self._parents.pop(request.id, None)
         if len(self._waiting) < self._settings.requests_max:
-            self._waiting.append(Ended(request=request, reply=reply, replied_ns=now_ns))
+            self._waiting.append(Ended(request=request, reply=reply, replied_ns=now_ns, parent=parent))
         else:
             self._behind += 1
 
@@ -97,6 +132,15 @@ class TraceRecorder:
             self._sent += len(batch)
         else:
             self._untaken += len(batch)
+
+
+def parent_of(traceparent: str) -> Parent | None:
+    """What the header says; None for what is none."""
+    match = TRACEPARENT.fullmatch(traceparent.strip())
+    if match is None or (traceparent.strip().startswith("00") and len(traceparent.strip()) != TRACEPARENT_LENGTH):
+        return None
+    trace, span, flags = (int(part, 16) for part in match.groups())
+    return Parent(trace_id=trace, span_id=span, is_traced=bool(flags & SAMPLED))
 
 
 def stretches(ended: Ended) -> list[Span]:
@@ -145,12 +189,21 @@ def has_library() -> bool:
 
 def otlp(settings: Traces, version: str, epoch_ns: int) -> Send:
     """Sends to the collector of the settings. `epoch_ns` is the Unix time at which the engine's clock stood at zero."""
+    from opentelemetry.context import Context
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-    from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+    from opentelemetry.trace import (
+        NonRecordingSpan,
+        SpanContext,
+        SpanKind,
+        Status,
+        StatusCode,
+        TraceFlags,
+        set_span_in_context,
+    )
 
     gathered = InMemorySpanExporter()
     resource = Resource.create({"service.name": "slotwise", "service.version": version})
@@ -159,9 +212,17 @@ def otlp(settings: Traces, version: str, epoch_ns: int) -> Send:
     tracer = provider.get_tracer("slotwise", version)
     exporter = OTLPSpanExporter(endpoint=settings.endpoint, timeout=settings.answer_s_max)
 
+    def context_of(parent: Parent | None) -> Context | None:
+        if parent is None:
+            return None
+        flags = TraceFlags(TraceFlags.SAMPLED)
+        there = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
+        return set_span_in_context(NonRecordingSpan(there))
+
     def make(ended: Ended) -> None:
         whole = tracer.start_span(
             f"infer {ended.request.model}",
+            context=context_of(ended.parent),
             kind=SpanKind.SERVER,
             attributes=attributes(ended),
             start_time=epoch_ns + ended.request.arrival_ns,

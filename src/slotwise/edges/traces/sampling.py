@@ -46,12 +46,16 @@ class Sampling:
         self._all = self._start
         self._scopes: dict[str, _Scope] = {}
 
-    def takes(self, request: Request) -> bool:
-        """Whether this one is traced, which is counted."""
+    def takes(self, request: Request, by_client: bool | None = None) -> bool:
+        """Whether this one is traced, which is counted.
+
+        Of a trace that its client has begun, the client says whether; that stands for the share, not for the rest.
+        """
         scope = self._all
         if self._scopes:
             scope = self._scopes.get(request.model.rpartition("/")[0], scope)
-        if request.id * SPREAD % RANGE >= scope.below or not scope.budget.left:
+        is_meant = request.id * SPREAD % RANGE < scope.below if by_client is None else by_client and scope.setting.is_on
+        if not is_meant or not scope.budget.left:
             return False
         if scope.budget.left < UNBOUNDED:
             scope.budget.left -= 1

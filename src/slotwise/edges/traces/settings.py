@@ -13,7 +13,7 @@ class Traces:
     endpoint: str = ""
     """URL of a collector that speaks OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`."""
     ratio: float = 0.01
-    """The share of requests that are traced."""
+    """The share of requests that are traced, of those that bring no trace of their client's; those follow that."""
     requests_max: int = 10_000
     """Traced ones that wait to be sent. One more is lost, and counted."""
     send_s: float = 1.0
@@ -25,6 +25,6 @@ class Traces:
 
     def __post_init__(self) -> None:
         """Raise ValueError, which names the field, for a value that none can have."""
-        check_limits(self)
+        check_limits(self, may_be_zero=("ratio",))
         if self.ratio > 1:
             raise ValueError(f"`ratio` is {self.ratio}; it is a share, 1 at most")

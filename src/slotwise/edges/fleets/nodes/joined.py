@@ -18,13 +18,14 @@ from slotwise.edges.fleets.nodes.remote import NodeStatistics, RemoteNode
 from slotwise.edges.fleets.nodes.settings import Address, Nodes
 from slotwise.edges.fleets.nodes.weights import Library
 from slotwise.edges.fleets.processes import (
+    NO_OTHERS,
     ExecutorStatistics,
     FleetError,
     FleetStatistics,
     MachineClock,
     ProcessFleet,
     SharedMemory,
-    pss_bytes,
+    measured,
 )
 from slotwise.edges.fleets.seat import SeatState
 from slotwise.edges.fleets.segments import Segments
@@ -194,12 +195,11 @@ class JoinedFleet:
         """Each node as it stands."""
         return tuple(node.statistics() for node in self._nodes.values())
 
-    def memory_bytes(self) -> dict[str, int]:
-        """What this process (`front`) and the others on this machine take of memory."""
+    def memory_bytes(self, others: Mapping[str, int | None] = NO_OTHERS) -> dict[str, int]:
+        """What this process (`front`), the others on this machine and `others`, by name, take of memory."""
         if self._local is not None:
-            return self._local.memory_bytes()
-        front_bytes = pss_bytes(os.getpid())
-        return {} if front_bytes is None else {"front": front_bytes}
+            return self._local.memory_bytes(others)
+        return measured({**others, "front": os.getpid()})
 
     async def _wait_for_nodes(self) -> None:
         for node in self._nodes.values():

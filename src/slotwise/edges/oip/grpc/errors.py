@@ -31,6 +31,7 @@ STATUSES = {
     HTTPStatus.GATEWAY_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """Others below 500 are INVALID_ARGUMENT, and others from there on INTERNAL."""
+_CODES = {int(status): code for status, code in STATUSES.items()}
 
 
 class CallError(Exception):
@@ -86,13 +87,18 @@ def unavailable(message: str, retry_after_ns: int, reason: str | None = None) ->
 
 def error_of(status: int, body: bytes) -> CallError:
     """What a reply of the server that is no answer says."""
-    usual = grpc.StatusCode.INVALID_ARGUMENT if status < HTTPStatus.INTERNAL_SERVER_ERROR else grpc.StatusCode.INTERNAL
     try:
         told = msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         told = ErrorBody(f"the server answered {status} without a reason that can be read")
+    return error_for(status, told)
+
+
+def error_for(status: int, told: ErrorBody) -> CallError:
+    """An error of the server's, with its status as HTTP has it."""
+    usual = grpc.StatusCode.INVALID_ARGUMENT if status < HTTPStatus.INTERNAL_SERVER_ERROR else grpc.StatusCode.INTERNAL
     return CallError(
-        {int(http): code for http, code in STATUSES.items()}.get(status, usual),
+        _CODES.get(status, usual),
         told.error,
         reason=told.reason,
         predicted_ms=told.predicted_ms,

@@ -1,8 +1,9 @@
 """The server's end of the gRPC door's process: starts it, waits until it listens, replaces it, and ends it.
 
-The way between the two is a Unix socket, on which the server listens, in a folder that nobody else may enter. The
-port stays the same over the process's lives. A door that dies takes its calls along, which their clients see as
-UNAVAILABLE; the server learns of their requests' end by their connections.
+The ways between the two are Unix sockets, on which the server listens, in a folder that nobody else may enter: one for
+the local channel, which inferences take, and one for HTTP. The port stays the same over the process's lives. A door
+that dies takes its calls along, which their clients see as UNAVAILABLE; the server learns of their requests' end by the
+connection's.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ class DoorStatus:
 
 
 class DoorKeeper:
-    """Keeps one process alive from `start` to `stop`. The server listens on `upstream` before the start."""
+    """Keeps one process alive from `start` to `stop`. The server listens on both paths before the start."""
 
     def __init__(self, settings: DoorSettings, refused: Refused) -> None:
         """`refused` is told of what the door turns away by itself."""
         self._refused = refused
         self._folder = tempfile.TemporaryDirectory(prefix="slotwise-")
         self.upstream = str(Path(self._folder.name) / "door")
-        self._settings = msgspec.structs.replace(settings, upstream=self.upstream)
+        self.channel = str(Path(self._folder.name) / "channel")
+        self._settings = msgspec.structs.replace(settings, upstream=self.upstream, channel=self.channel)
         self._limits = settings.limits
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None

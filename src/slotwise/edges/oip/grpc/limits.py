@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from slotwise.edges.local.limits import FRAME_BYTES_MOST, LocalLimits
 from slotwise.edges.oip.tls import Tls
 from slotwise.facts.limits import check_limits
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 MIB = 1 << 20
+GATE_CONNECTIONS_MAX = 4
+"""The gRPC door has one connection; its successor may come before the end of its own has been noticed."""
 
 
 @value
@@ -19,7 +22,11 @@ class GrpcLimits:
     message_bytes_max: int = 64 * MIB
     """Of one message, inflated."""
     requests_max: int = 512
-    """Under way; each takes one connection to the server's own door, of those that it allows."""
+    """Under way; one more is told `queue_full`."""
+    memory_bytes: int = 256 * MIB
+    """Of shared memory for inputs under way; what finds no room there is told `no_room`."""
+    outputs_bytes: int = 256 * MIB
+    """Of shared memory for outputs that are on their way out; as for inputs."""
     calls_max: int = 4096
     """Open at once, streams and health watchers included."""
     stream_requests_max: int = 64
@@ -53,7 +60,9 @@ class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     """0 takes a free one."""
     upstream: str = ""
-    """Path of the Unix socket on which the server's own door listens; the keeper chooses it."""
+    """Path of the Unix socket on which the server's HTTP door listens; the keeper chooses it."""
+    channel: str = ""
+    """Path of the local channel that is this door's own; the keeper chooses it."""
     upstream_idle_s: float
     """How long a connection to it is kept for the next request; less than the other side does."""
     patience_s: float
@@ -67,3 +76,15 @@ class Ready(msgspec.Struct, frozen=True):
 
     port: int = 0
     error: str = ""
+
+
+def gate_limits(limits: GrpcLimits) -> LocalLimits:
+    """Those of the local door that the gRPC door has to itself."""
+    return LocalLimits(
+        connections_max=GATE_CONNECTIONS_MAX,
+        requests_max=limits.requests_max,
+        memory_bytes_max=limits.memory_bytes,
+        outputs_bytes=limits.outputs_bytes,
+        frame_bytes_max=FRAME_BYTES_MOST,
+        retry_after_ns=limits.retry_after_ns,
+    )

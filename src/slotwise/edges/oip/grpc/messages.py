@@ -1,4 +1,4 @@
-"""Inference between gRPC and the binary form of the protocol over HTTP: from message to message. Pure.
+"""Inference between gRPC and the protocol's binary form on the local channel: from message to message. Pure.
 
 A request becomes a JSON head and the tensors' bytes as they came; an answer's bytes go into the message as they
 are. What a request says is checked where it is understood, behind the server's own door, in words that
@@ -17,6 +17,7 @@ import grpc
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
+from slotwise.edges.local.frames import RELAYED_NAME_LENGTH_MAX
 from slotwise.edges.oip.datatypes import BYTES
 from slotwise.edges.oip.grpc import inference_pb2 as pb
 from slotwise.edges.oip.grpc.errors import CallError, bad
@@ -46,15 +47,22 @@ FINAL_TOLD = "triton_final_response"
 """Clients of streams may ask to be told which answer to a request is the last; here, the only one is."""
 PATHS_MAX = 4096
 """Paths remembered."""
-NAME_LENGTH_MAX = 1000
+TIMEOUT_US_MAX = (1 << 62) - 1
+"""The server takes no more."""
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
-    """A request as it goes to the server: where to, the JSON head, and the data that follows it."""
+    """A request as it goes to the server: which model, the JSON head, and the data of its inputs.
 
-    path: bytes
+    What differs between requests that are otherwise alike, the deadline and the id, is no part of the head, so that the
+    server understands each head once.
+    """
+
+    model: str
+    version: str
     head: bytes
     tensors: list[bytes]
+    timeout_us: int = 0
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -73,7 +81,6 @@ class _Head(msgspec.Struct, gc=False, omit_defaults=True):
     parameters: dict[str, Parameter]
     inputs: list[_Input]
     outputs: list[_Asked] = []
-    id: str = ""
 
 
 class _Output(msgspec.Struct, gc=False):
@@ -87,7 +94,6 @@ class _Answer(msgspec.Struct, gc=False):
     model_name: str
     outputs: list[_Output]
     model_version: str = ""
-    id: str = ""
     parameters: dict[str, Parameter] = {}
 
 
@@ -105,11 +111,11 @@ def parse(kind: type[_Message], raw: bytes) -> _Message:
 
 def question_of(request: pb.ModelInferRequest, left_us: int | None) -> Question:
     """What to ask the server. `left_us` is the time left by gRPC's own deadline; None where it has none."""
+    check_name(request.model_name, request.model_version)
     parameters = parameters_of(request.parameters)
     parameters.pop(FINAL_ASKED, None)
     parameters["binary_data_output"] = True
-    if left_us is not None:
-        parameters["timeout"] = _sooner(parameters.get("timeout"), left_us)
+    timeout_us = _take_timeout(parameters, left_us)
     tensors = _tensors(request)
     inputs, following = [], iter(tensors)
     for tensor in request.inputs:
@@ -118,27 +124,27 @@ def question_of(request: pb.ModelInferRequest, left_us: int | None) -> Question:
             told["binary_data_size"] = len(next(following))
         inputs.append(_Input(tensor.name, tensor.datatype, list(tensor.shape), told))
     outputs = [_Asked(output.name, _asked(output)) for output in request.outputs]
-    head = _encode_head(_Head(parameters, inputs, outputs, request.id))
-    return Question(model_path(request.model_name, request.model_version) + b"/infer", head, tensors)
+    head = _encode_head(_Head(parameters, inputs, outputs))
+    return Question(request.model_name, request.model_version, head, tensors, timeout_us)
 
 
-def answer_of(body: bytes, head_length: int | None) -> pb.ModelInferResponse:
-    """The server's answer. Raises CallError for what is none."""
-    at = len(body) if head_length is None else head_length
+def answer_of(head: bytes, data: memoryview, name: str) -> pb.ModelInferResponse:
+    """The server's answer to the request of that id. Raises CallError for what is none."""
     try:
-        told = _decode_answer(body[:at])
+        told = _decode_answer(head)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CallError(grpc.StatusCode.INTERNAL, f"the server's answer cannot be read: {error}") from error
-    answer = pb.ModelInferResponse(model_name=told.model_name, model_version=told.model_version, id=told.id)
-    for name, content in told.parameters.items():
-        _put_parameter(answer.parameters[name], content)
+    answer = pb.ModelInferResponse(model_name=told.model_name, model_version=told.model_version, id=name)
+    for key, content in told.parameters.items():
+        _put_parameter(answer.parameters[key], content)
+    at = 0
     for output in told.outputs:
         size = output.parameters.pop("binary_data_size", 0)
         tensor = answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        for name, content in output.parameters.items():
-            _put_parameter(tensor.parameters[name], content)
+        for key, content in output.parameters.items():
+            _put_parameter(tensor.parameters[key], content)
         end = at + int(size)
-        answer.raw_output_contents.append(body[at:end])
+        answer.raw_output_contents.append(bytes(data[at:end]))
         at = end
     return answer
 
@@ -153,25 +159,32 @@ def parameters_of(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Para
     return found
 
 
+def check_name(name: str, version: str) -> None:
+    """Raise CallError for a name that no model has."""
+    if not name:
+        raise bad("no model is named; give its name with the request")
+    if len(name) + len(version) > RELAYED_NAME_LENGTH_MAX:
+        raise bad(f"the names of a model and its version have at most {RELAYED_NAME_LENGTH_MAX} characters in all")
+
+
 @lru_cache(maxsize=PATHS_MAX)
 def model_path(name: str, version: str) -> bytes:
     """A model's place among the server's routes. Raises CallError for a name that no model has."""
-    if not name:
-        raise bad("no model is named; give its name with the request")
-    if len(name) + len(version) > NAME_LENGTH_MAX:
-        raise bad(f"the names of a model and its version have at most {NAME_LENGTH_MAX} characters in all")
+    check_name(name, version)
     versions = f"/versions/{quote(version, safe='')}" if version else ""
     return f"/v2/models/{quote(name, safe='')}{versions}".encode()
 
 
-def _sooner(timeout: Parameter | None, left_us: int) -> Parameter:
-    """The nearer of two deadlines. A timeout that is none is left for the server to say so."""
-    left_us = max(left_us, 1)
-    if timeout is None or timeout == 0:
-        return left_us
-    if type(timeout) is not int or timeout < 0:
-        return timeout
-    return min(timeout, left_us)
+def _take_timeout(parameters: dict[str, Parameter], left_us: int | None) -> int:
+    """The nearer of two deadlines, 0 for none. A timeout that is none is left where it is, for the server to say so."""
+    asked = parameters.get("timeout", 0)
+    if type(asked) is not int or not 0 <= asked <= TIMEOUT_US_MAX:
+        return 0
+    parameters.pop("timeout", None)
+    if left_us is None:
+        return asked
+    left_us = min(max(left_us, 1), TIMEOUT_US_MAX)
+    return min(asked, left_us) if asked else left_us
 
 
 def _asked(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> dict[str, Parameter]:

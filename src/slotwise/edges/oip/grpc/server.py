@@ -16,6 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from slotwise.edges.oip.grpc import inference_pb2
+from slotwise.edges.oip.grpc.channel import Channel
+from slotwise.edges.oip.grpc.errors import CallError
 from slotwise.edges.oip.grpc.limits import DoorSettings, Ready
 from slotwise.edges.oip.grpc.refusals import Gathering
 from slotwise.edges.oip.grpc.service import NAME, Service
@@ -40,8 +42,14 @@ async def serve(
         idle_s=settings.upstream_idle_s,
         retry_after_ns=limits.retry_after_ns,
     )
+    channel = Channel(
+        settings.channel,
+        memory_bytes=limits.memory_bytes,
+        requests_max=limits.requests_max,
+        retry_after_ns=limits.retry_after_ns,
+    )
     refusals = Gathering(tell_refused)
-    service, healthy = Service(upstream, limits, refusals.note), health.aio.HealthServicer()
+    service, healthy = Service(upstream, channel, limits, refusals.note), health.aio.HealthServicer()
     options = [("grpc.max_receive_message_length", limits.message_bytes_max), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls_max)
     server.add_generic_rpc_handlers((service.handler(),))
@@ -49,8 +57,9 @@ async def serve(
     told = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(told, server, pool=_descriptors())
     try:
+        await channel.open()
         port = _bind(server, settings)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, CallError) as error:
         tell(Ready(error=str(error)))
         return
     await server.start()
@@ -60,6 +69,7 @@ async def serve(
     await _set_health(healthy, health_pb2.HealthCheckResponse.NOT_SERVING)
     await service.drain(settings.patience_s)
     await server.stop(limits.linger_s)
+    channel.close()
     upstream.close()
     refusals.flush()
 

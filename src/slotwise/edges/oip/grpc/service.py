@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import cast
 
 import grpc
 
+from slotwise.edges.local.frames import SHOWN_LENGTH_MAX
 from slotwise.edges.oip.grpc import inference_pb2 as pb
-from slotwise.edges.oip.grpc.errors import CallError, error_of, unavailable
+from slotwise.edges.oip.grpc.channel import Channel, Shown
+from slotwise.edges.oip.grpc.errors import CallError, bad, unavailable
 from slotwise.edges.oip.grpc.limits import GrpcLimits
 from slotwise.edges.oip.grpc.messages import FINAL_TOLD, answer_of, parse, question_of
 from slotwise.edges.oip.grpc.pages import CALLS, Call, page_of, reply_of
@@ -23,6 +24,7 @@ from slotwise.facts.types import Reason
 from slotwise.facts.units import US, S
 
 NAME = "inference.GRPCInferenceService"
+PEER_LENGTH_MAX = 256
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answerer = Callable[[bytes, Context], Awaitable[bytes]]
 RefusedCall = Callable[[CallError, str, str], None]
@@ -32,8 +34,9 @@ RefusedCall = Callable[[CallError, str, str], None]
 class Service:
     """Answers calls until it is told to drain; then it ends what is under way and takes nothing new."""
 
-    def __init__(self, upstream: Upstream, limits: GrpcLimits, refused: RefusedCall) -> None:
+    def __init__(self, upstream: Upstream, channel: Channel, limits: GrpcLimits, refused: RefusedCall) -> None:
         self._upstream = upstream
+        self._channel = channel
         self._refused = refused
         self._limits = limits
         self._under_way = 0
@@ -98,7 +101,7 @@ class Service:
 
     def _page_answerer(self, call: Call) -> Answerer:
         async def answer(raw: bytes, context: Context) -> bytes:
-            page, shown = page_of(call, raw), _authorization(context)
+            page, shown = page_of(call, raw), _shown(context).authorization
             if page.body is None:
                 reply = await self._upstream.get(page.path, shown)
             else:
@@ -112,10 +115,9 @@ class Service:
         return answer.SerializeToString()
 
     async def _answer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        answer = await self._upstream.infer(question_of(request, _left_us(context)), _authorization(context))
-        if answer.status != HTTPStatus.OK:
-            raise error_of(answer.status, answer.body)
-        return answer_of(answer.body, answer.head_length)
+        question = question_of(request, _left_us(context))
+        answer = await self._channel.infer(question, _shown(context))
+        return answer_of(answer.head, answer.data, request.id)
 
     async def _stream(self, _requests: object, context: Context) -> None:
         """Read requests while there is room for them, each of which is a task of its own, and end when all are done."""
@@ -167,9 +169,14 @@ def _left_us(context: Context) -> int | None:
     return None if left_s is None else int(left_s * S // US)
 
 
-def _authorization(context: Context) -> str:
-    """What the client shows of its rights, which the server judges; empty where it shows nothing."""
-    for name, shown in context.invocation_metadata() or ():
-        if name == "authorization":
-            return shown if isinstance(shown, str) else shown.decode("latin-1")
-    return ""
+def _shown(context: Context) -> Shown:
+    """What the client shows of its rights and its trace. Raises CallError for what the server could not even read."""
+    found = {}
+    for name, content in context.invocation_metadata() or ():
+        if name in ("authorization", "traceparent"):
+            text = content if isinstance(content, str) else content.decode("latin-1")
+            if len(text) <= SHOWN_LENGTH_MAX and text.isascii() and text.isprintable():
+                found[name] = text
+            elif name == "authorization":
+                raise bad("the metadata `authorization` holds what no header can hold; show `Bearer TOKEN`")
+    return Shown(**found, peer=context.peer()[:PEER_LENGTH_MAX])

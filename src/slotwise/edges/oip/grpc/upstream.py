@@ -1,31 +1,24 @@
-"""The way from the gRPC door to its server: a pool of kept connections over one Unix socket, one request on each.
+"""The way from the gRPC door to its server for all but inference: kept HTTP connections over one Unix socket.
 
-Who awaits a reply and is cancelled closes the connection, and so the server learns that nobody waits any more.
-Nothing here knows gRPC; what goes this way is the protocol over HTTP in its binary form.
+One request is under way on each. Who awaits a reply and is cancelled closes the connection. Nothing here knows gRPC.
+Inference goes another way: `channel`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import cast
 
 import httptools
 import msgspec
 
-from slotwise.edges.oip.grpc.errors import bad, unavailable
-from slotwise.edges.oip.grpc.messages import Question
-
-HEAD_LENGTH = b"inference-header-content-length"
-JOINED_BYTES_MAX = 64 << 10
-"""Up to here a request is put together and written at once; what is longer goes piece by piece, uncopied."""
+from slotwise.edges.oip.grpc.errors import unavailable
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """A reply as it came."""
 
     status: int
-    head_length: int | None
     body: bytes
 
 
@@ -41,27 +34,20 @@ class Upstream:
         self._free: list[_Connection] = []
         self._under_way = 0
 
-    async def infer(self, question: Question, authorization: str) -> Answer:
-        """The reply to an inference. Raises CallError when there is none."""
-        length = len(question.head) + sum(map(len, question.tensors))
-        more = b"inference-header-content-length: %d\r\n" % len(question.head)
-        head = _head(b"POST", question.path, length, authorization, more) + question.head
-        return await self._ask([head, *question.tensors], length)
-
     async def get(self, path: bytes, authorization: str) -> Answer:
         """The reply to a page's request. Raises CallError when there is none."""
-        return await self._ask([_head(b"GET", path, 0, authorization)], 0)
+        return await self._ask(_head(b"GET", path, 0, authorization))
 
     async def post(self, path: bytes, body: bytes, authorization: str) -> Answer:
         """The reply to a command. Raises CallError when there is none."""
-        return await self._ask([_head(b"POST", path, len(body), authorization), body], len(body))
+        return await self._ask(_head(b"POST", path, len(body), authorization) + body)
 
     def close(self) -> None:
         """Close what is kept; nothing may be under way."""
         while self._free:
             self._free.pop().close()
 
-    async def _ask(self, pieces: Sequence[bytes], nbytes: int) -> Answer:
+    async def _ask(self, request: bytes) -> Answer:
         if self._under_way >= self._connections_max:
             words = f"{self._under_way} requests are under way at this door, the limit"
             raise unavailable(words, self._retry_after_ns, "queue_full")
@@ -69,7 +55,7 @@ class Upstream:
         try:
             connection = await self._connect()
             try:
-                answer = await connection.ask([b"".join(pieces)] if nbytes <= JOINED_BYTES_MAX else pieces)
+                answer = await connection.ask(request)
             except BaseException:
                 connection.close()
                 raise
@@ -96,12 +82,9 @@ class Upstream:
         return made
 
 
-def _head(method: bytes, path: bytes, length: int, authorization: str, more: bytes = b"") -> bytes:
+def _head(method: bytes, path: bytes, length: int, authorization: str) -> bytes:
     """A request's line and headers; `authorization` is what the client has shown, and may be empty."""
-    if authorization:
-        if not (authorization.isascii() and authorization.isprintable()):
-            raise bad("the metadata `authorization` holds what no header can hold; show `Bearer TOKEN`")
-        more += b"authorization: %s\r\n" % authorization.encode()
+    more = b"authorization: %s\r\n" % authorization.encode() if authorization else b""
     return b"%s %s HTTP/1.1\r\nhost: slotwise\r\ncontent-length: %d\r\n%s\r\n" % (method, path, length, more)
 
 
@@ -113,21 +96,19 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
         self._answered: asyncio.Future[Answer | None] | None = None
-        self._head_length: int | None = None
         self._body: list[bytes] = []
         self.is_open = False
         self.since_s = 0.0
         """When it became free."""
 
-    def ask(self, pieces: Sequence[bytes]) -> asyncio.Future[Answer | None]:
+    def ask(self, request: bytes) -> asyncio.Future[Answer | None]:
         """Send a whole request; None comes when the connection breaks before the reply is whole."""
         assert self._answered is None, "one request at a time"
         answered = self._answered = self._loop.create_future()
         if not self.is_open:
             self._end(None)
             return answered
-        for piece in pieces:
-            self._transport.write(piece)
+        self._transport.write(request)
         return answered
 
     def close(self) -> None:
@@ -158,11 +139,6 @@ class _Connection(asyncio.Protocol):
 
     # The parser's side
 
-    def on_header(self, name: bytes, content: bytes) -> None:
-        """Only the length of a binary answer's head matters."""
-        if len(name) == len(HEAD_LENGTH) and name.lower() == HEAD_LENGTH and content.isdigit():
-            self._head_length = int(content)
-
     def on_body(self, piece: bytes) -> None:
         """Keep it."""
         self._body.append(piece)
@@ -172,10 +148,9 @@ class _Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self.is_open = False
             self._transport.close()
-        body, head_length = b"".join(self._body), self._head_length
+        body = b"".join(self._body)
         self._body.clear()
-        self._head_length = None
-        self._end(Answer(self._parser.get_status_code(), head_length, body))
+        self._end(Answer(self._parser.get_status_code(), body))
 
     def _end(self, answer: Answer | None) -> None:
         answered, self._answered = self._answered, None

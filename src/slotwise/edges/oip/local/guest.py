@@ -16,7 +16,7 @@ from slotwise.edges.local import frames
 from slotwise.edges.local.limits import LocalLimits
 from slotwise.edges.local.link import Link
 from slotwise.edges.local.memory import MemoryFault, check_memory, map_to_read, seal_writers
-from slotwise.edges.oip.answers import ref_of
+from slotwise.edges.oip.answers import Laid, ref_of
 from slotwise.edges.oip.codec import Contract, Infer, Place
 from slotwise.edges.oip.errors import WireError, bad, too_large
 from slotwise.engine.ports import Arena, Outputs
@@ -53,7 +53,7 @@ class Desk(Protocol):
     def unshare(self, segment: int) -> None:
         """The client has gone."""
 
-    def submit(self, guest: Guest, ask: frames.Ask) -> None:
+    def submit(self, guest: Guest, asked: frames.Asked) -> None:
         """Take a request to the engine. Raises WireError."""
 
     def cancel(self, guest: Guest, serial: int) -> None:
@@ -62,7 +62,7 @@ class Desk(Protocol):
     def forget(self, guest: Guest) -> None:
         """The client has gone away."""
 
-    def turned_away(self, guest: Guest, target: str, error: WireError) -> None:
+    def turned_away(self, guest: Guest, asked: frames.Asked | None, error: WireError) -> None:
         """The client is told an error that the engine has not made."""
 
 
@@ -73,11 +73,11 @@ class _Lie(Exception):
 class Question:
     """A request that waits for its reply, and the region that its inputs were copied to, if they were."""
 
-    __slots__ = ("ask", "contract", "guest", "infer", "region", "request")
+    __slots__ = ("asked", "contract", "guest", "infer", "region", "request")
 
-    def __init__(self, guest: Guest, ask: frames.Ask, contract: Contract, infer: Infer, region: int | None) -> None:
+    def __init__(self, guest: Guest, asked: frames.Asked, contract: Contract, infer: Infer, region: int | None) -> None:
         self.guest = guest
-        self.ask = ask
+        self.asked = asked
         self.contract = contract
         self.infer = infer
         self.region = region
@@ -94,8 +94,6 @@ class Guest:
         self._desk = desk
         self.segment = 0
         """Under which executors know the client's memory."""
-        self._asked = ""
-        """The model of the latest request."""
         self._memory: memoryview | None = None
         self._lent: LentMemory | None = None
         self._held: set[int] = set()
@@ -103,13 +101,18 @@ class Guest:
 
     # The link's side
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has more than one question under way."""
+        return len(self.serials) > 1
+
     def take(self, data: bytes, descriptors: list[int]) -> None:
         """One frame."""
         try:
             frame = frames.decode_client(data)
             if self._memory is None:
                 self._meet(frame, descriptors)
-            elif type(frame) is frames.Ask:
+            elif type(frame) is frames.Ask or type(frame) is frames.Relay:
                 self._ask(frame)
             elif type(frame) is frames.Release:
                 self._give_back(frame.released)
@@ -146,19 +149,23 @@ class Guest:
 
     def read(self, place: Place, view: memoryview) -> None:
         """Copy an input out of the client's memory. Raises WireError when it does not lie there."""
-        self.check(place)
-        assert self._memory is not None, "asked after the client has said hello"
-        view[:] = self._memory[place.offset : place.offset + place.nbytes]
+        view[:] = self.view(place.offset, place.nbytes)
 
-    def check(self, place: Place) -> None:
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """Bytes of the client's memory, which may change at any instant. Raises WireError when they are not there."""
+        self.check(offset, nbytes)
+        assert self._memory is not None, "asked after the client has said hello"
+        return self._memory[offset : offset + nbytes]
+
+    def check(self, offset: int, nbytes: int) -> None:
         """Raise WireError for an input that does not lie in the client's memory."""
         memory = self._memory
         assert memory is not None, "asked after the client has said hello"
-        end = place.offset + place.nbytes
-        if end > len(memory):
-            raise bad(f"bytes {place.offset} to {end} are not in the client's memory, which has {len(memory)}")
-        if place.offset % frames.ALIGNMENT:
-            raise bad(f"an input begins at byte {place.offset}; it must be a multiple of {frames.ALIGNMENT}")
+        if offset + nbytes > len(memory):
+            words = f"bytes {offset} to {offset + nbytes} are not in the client's memory, which has {len(memory)}"
+            raise bad(words)
+        if offset % frames.ALIGNMENT:
+            raise bad(f"an input begins at byte {offset}; it must be a multiple of {frames.ALIGNMENT}")
 
     def answer(self, question: Question, reply: Reply, outputs: Outputs, timing: frames.Spent | None) -> None:
         """Copy the outputs that were asked for to the client's room and say so. Raises WireError."""
@@ -166,22 +173,29 @@ class Guest:
         found = [ref_of(one, reply.outputs, position) for position, one in enumerate(wanted)]
         region, tensors = self._place(found, outputs)
         spec = question.contract.spec
-        answer = frames.Answer(question.ask.serial, spec.name, spec.version, tensors, region, timing, question.ask.id)
-        data = frames.encode(answer)
-        if len(data) > self._desk.limits.frame_bytes_max:
-            if region is not None:
-                self._give_back((region,))
-            raise bad("the answer has too many outputs for one frame; ask for some of them by name")
-        self._desk.replies[HTTPStatus.OK] += 1
-        self.link.send(data)
+        ask = question.asked
+        assert type(ask) is frames.Ask, "a Relay has its own answer"
+        self._send(frames.Answer(ask.serial, spec.name, spec.version, tensors, region, timing, ask.id), region)
 
-    def refuse(self, serial: int | None, error: WireError) -> None:
-        """Say an error."""
+    def answer_relay(self, question: Question, laid: Laid) -> None:
+        """Copy the data of an answer to the client's room and say so. Raises WireError."""
+        nbytes = sum(map(len, laid.data))
+        region = self._room(nbytes)
+        if region is not None:
+            assert self._lent is not None, "there is a region in it"
+            view, at = self._lent.view(region, nbytes), 0
+            for piece in laid.data:
+                view[at : at + len(piece)] = piece
+                at += len(piece)
+        self._send(frames.Relayed(question.asked.serial, laid.head, nbytes, region), region)
+
+    def refuse(self, asked: frames.Asked | None, error: WireError) -> None:
+        """Say an error, of a question or of the whole connection."""
         self._desk.replies[error.status] += 1
         if error.request is None:
-            self._desk.turned_away(self, self._asked, error)
+            self._desk.turned_away(self, asked, error)
         refusal = frames.Refusal(
-            serial,
+            None if asked is None else asked.serial,
             error.status,
             error.message,
             error.reason or "",
@@ -210,16 +224,24 @@ class Guest:
         welcome = frames.Welcome(self._desk.server, limits.requests_max, limits.frame_bytes_max, limits.outputs_bytes)
         self.link.send(frames.encode(welcome), lent.fd)
 
-    def _ask(self, ask: frames.Ask) -> None:
-        self._asked = ask.model
-        if ask.released:
-            self._give_back(ask.released)
-        if ask.serial in self.serials:
-            raise _Lie(f"serial {ask.serial} is that of a request under way")
+    def _send(self, answer: frames.Answer | frames.Relayed, region: int | None) -> None:
+        data = frames.encode(answer)
+        if len(data) > self._desk.limits.frame_bytes_max:
+            if region is not None:
+                self._give_back((region,))
+            raise bad("the answer has too many outputs for one frame; ask for some of them by name")
+        self._desk.replies[HTTPStatus.OK] += 1
+        self.link.send(data)
+
+    def _ask(self, asked: frames.Asked) -> None:
+        if asked.released:
+            self._give_back(asked.released)
+        if asked.serial in self.serials:
+            raise _Lie(f"serial {asked.serial} is that of a request under way")
         try:
-            self._desk.submit(self, ask)
+            self._desk.submit(self, asked)
         except WireError as error:
-            self.refuse(ask.serial, error)
+            self.refuse(asked, error)
 
     def _give_back(self, released: tuple[int, ...]) -> None:
         assert self._lent is not None, "lent when the client has said hello"
@@ -232,9 +254,22 @@ class Guest:
     def _place(self, found: list[TensorRef], outputs: Outputs) -> tuple[int | None, tuple[frames.Tensor, ...]]:
         lent = self._lent
         assert lent is not None, "answers go to those who are there"
-        nbytes = sum([-(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT for ref in found])
-        region = lent.allocate(nbytes) if nbytes else None
-        if nbytes and region is None:
+        region = self._room(sum([-(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT for ref in found]))
+        at = region or 0
+        tensors = []
+        for ref in found:
+            lent.view(at, ref.nbytes)[:] = outputs.read(ref)
+            tensors.append(frames.Tensor(ref.name, ref.datatype, ref.shape, at, ref.nbytes))
+            at += -(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT
+        return region, tuple(tensors)
+
+    def _room(self, nbytes: int) -> int | None:
+        """A region of the client's room, held until it gives it back; None for no bytes. Raises WireError."""
+        assert self._lent is not None, "answers go to those who are there"
+        if not nbytes:
+            return None
+        region = self._lent.allocate(nbytes)
+        if region is None:
             raise WireError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"no room for {nbytes} bytes of outputs: this client holds {len(self._held)} earlier answers;"
@@ -242,15 +277,8 @@ class Guest:
                 reason="no_room",
                 retry_after_ns=self._desk.limits.retry_after_ns,
             )
-        at = region or 0
-        tensors = []
-        for ref in found:
-            lent.view(at, ref.nbytes)[:] = outputs.read(ref)
-            tensors.append(frames.Tensor(ref.name, ref.datatype, ref.shape, at, ref.nbytes))
-            at += -(-ref.nbytes // frames.ALIGNMENT) * frames.ALIGNMENT
-        if region is not None:
-            self._held.add(region)
-        return region, tuple(tensors)
+        self._held.add(region)
+        return region
 
     def _lose_patience(self) -> None:
         seconds = f"{self._desk.limits.hello_s:g} s"

@@ -1,0 +1,164 @@
+"""A client over gRPC, within an event loop: questions with numpy arrays on one channel, errors as on the other ways.
+
+grpcio is an extra (`slotwise[grpc]`), and is loaded with this file alone. gRPC's own retries are off: a question is
+asked once more by whoever knows whether that is safe (`address.Tries`). A question's deadline goes along as the
+parameter `timeout`, as over HTTP; how long this client waits is another matter, and no deadline to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import numpy as np
+
+import slotwise.edges.oip.grpc.inference_pb2 as pb
+from slotwise.client.errors import ClientError, ConnectionLost, NoAnswer, ServerFault, Unreachable
+from slotwise.client.question import Asker, Question
+from slotwise.client.wire import DTYPES, Array, InferResult, Timing, elements_as_array, error_for, packed, shown_of
+from slotwise.edges.oip.datatypes import BYTES, TensorFault
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+ANSWER_S_MAX = 60.0
+MESSAGE_BYTES_MAX = 1 << 30
+STATUSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+}
+"""Others are the server's fault, but for RESOURCE_EXHAUSTED: a rate that has been used up, or a message too long."""
+Call = grpc.aio.UnaryUnaryMultiCallable
+
+
+class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
+    """Asks one server, within one event loop, with any number of questions under way."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        answer_s_max: float = ANSWER_S_MAX,
+        token: str = "",
+        is_tls: bool = False,
+        ca_file: str = "",
+    ) -> None:
+        """Nothing is sent yet. Raises ValueError for what is no token, and OSError for a file that cannot be read."""
+        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._answer_s_max = answer_s_max
+        shown = shown_of(token).strip().partition(": ")[2]
+        self._metadata = (("authorization", shown),) if shown else ()
+        options = [
+            ("grpc.enable_retries", 0),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if is_tls:
+            roots = Path(ca_file).read_bytes() if ca_file else None
+            credentials = grpc.ssl_channel_credentials(roots)
+            self._channel = grpc.aio.secure_channel(self._host, credentials, options=options)
+        else:
+            self._channel = grpc.aio.insecure_channel(self._host, options=options)
+        self._call: Call[pb.ModelInferRequest, pb.ModelInferResponse] = self._channel.unary_unary(
+            METHOD,
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+
+    async def ask(self, question: Question) -> InferResult:
+        """The answer to a question. Raises the ClientError that fits."""
+        request = encode(question)
+        try:
+            async with asyncio.timeout(self._answer_s_max):
+                await self._connect()
+                answer = await self._call(request, metadata=self._metadata)
+        except TimeoutError as error:
+            raise NoAnswer(f"{self._host} gave no reply within {self._answer_s_max:g} s") from error
+        except grpc.aio.AioRpcError as error:
+            raise error_of(self._host, error) from error
+        return decode(answer)
+
+    async def close(self) -> None:
+        """Close the channel; questions under way raise ConnectionLost."""
+        await self._channel.close()
+
+    async def _connect(self) -> None:
+        """Wait for a connection. Raises Unreachable, and then nothing has been sent."""
+        state = self._channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                raise Unreachable(f"{self._host} cannot be reached over gRPC")
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
+
+
+def encode(question: Question) -> pb.ModelInferRequest:
+    """A question as a message. Raises BadRequest."""
+    model, _, version = question.model.partition("/")
+    request = pb.ModelInferRequest(model_name=model, model_version=version)
+    for name, number in (("timeout", question.timeout_us), ("priority", question.priority)):
+        if number:
+            request.parameters[name].int64_param = number
+    if question.has_timing:
+        request.parameters["slotwise_timing"].bool_param = True
+    for name, array in question.inputs.items():
+        datatype, content = packed(name, array)
+        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        request.raw_input_contents.append(content)
+    for name in question.outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def decode(answer: pb.ModelInferResponse) -> InferResult:
+    """An answer with its tensors. Raises ServerFault for one that is not the protocol."""
+    try:
+        pairs = zip(answer.outputs, answer.raw_output_contents, strict=True)
+        outputs = {output.name: _array(output, content) for output, content in pairs}
+        told = {name: _content(parameter) for name, parameter in answer.parameters.items()}
+        timing = msgspec.convert(told, Timing) if told else None
+    except (ValueError, KeyError, TensorFault, msgspec.ValidationError) as error:
+        raise ServerFault(f"the answer is not the protocol's: {error}") from error
+    return InferResult(model=answer.model_name, version=answer.model_version, outputs=outputs, timing=timing)
+
+
+def error_of(host: str, error: grpc.aio.AioRpcError) -> ClientError:
+    """What to raise for a call that has failed."""
+    told = {str(name): str(content) for name, content in error.trailing_metadata() or ()}
+    code, words, reason = error.code(), error.details() or "", told.get("slotwise-reason", "")
+    retry_after_ms = int(told.get("retry-after-ms", "0"))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        status = HTTPStatus.TOO_MANY_REQUESTS if retry_after_ms else HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return error_for(status, words, reason, retry_after_ms)
+    is_lost = code is grpc.StatusCode.UNAVAILABLE and (reason == LOST or not told.keys() & TOLD)
+    if is_lost or code is grpc.StatusCode.CANCELLED:
+        return ConnectionLost(f"{host} closed the connection before it had replied: {words}")
+    return error_for(STATUSES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), words, reason, retry_after_ms)
+
+
+LOST = "connection_lost"
+"""The reason of a door that has lost its server: the request may or may not have run."""
+TOLD = frozenset(("slotwise-reason", "retry-after-ms"))
+"""What the server says with an error of its own, and gRPC with none."""
+
+
+def _array(output: pb.ModelInferResponse.InferOutputTensor, content: bytes) -> Array:
+    shape = tuple(output.shape)
+    if output.datatype == BYTES:
+        return elements_as_array(memoryview(content), shape)
+    return np.frombuffer(content, DTYPES[output.datatype]).reshape(shape)
+
+
+def _content(parameter: pb.InferParameter) -> bool | int | float | str | None:
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
