@@ -7,10 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from slotwise import cli
 from tests.live.systems import put_emulated, put_network
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,24 @@ def slotwise(*words: object, folder: Path | None = None) -> subprocess.Completed
     return subprocess.run(
         command, stdin=nothing, capture_output=True, text=True, timeout=120, check=False, cwd=folder, env=wide
     )
+
+
+Here = Callable[..., tuple[object, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs a command that must fail in this process, which spares its start: its exit code and what it says of it."""
+
+    def run(*words: str, folder: Path) -> tuple[object, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "300")
+        monkeypatch.setattr(sys, "argv", ["slotwise", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().err
+
+    return run
 
 
 def test_profile_prints_sizes_loads_and_run_times_of_every_model(tmp_path: Path) -> None:
@@ -166,7 +186,6 @@ def bad(tmp_path: Path) -> Path:
         ("serve models --tls-certificate nothing", "`certificate` needs a `key`"),
         ("serve models --tls-certificate nothing --tls-key absent", "absent cannot be read: No such file"),
         ("serve models --tls-certificate nothing --tls-key nothing", "must be PEM files"),
-        ("serve models --stop-at-eof", "standard input is a file"),
         ("profile empty", "there is no model in empty; put one into"),
         ("profile models --batch-max 0", "`defaults.batch_max`: Expected `int` >= 1"),
         ("profile models --json empty", "empty is a folder; name a file"),
@@ -182,13 +201,18 @@ def bad(tmp_path: Path) -> Path:
         ("demo --json nowhere/report", "there is no folder nowhere"),
     ],
 )
-def test_each_kind_of_bad_input_is_one_clear_line(bad: Path, line: str, told: str) -> None:
+def test_each_kind_of_bad_input_is_one_clear_line(bad: Path, here: Here, line: str, told: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = slotwise(*line.replace("{port}", port).split(), folder=bad)
-    assert done.returncode == 2
-    assert told.replace("{port}", port) in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+        code, errors = here(*line.replace("{port}", port).split(), folder=bad)
+    assert code == 2
+    assert told.replace("{port}", port) in errors.strip().splitlines()[-1]
+
+
+def test_a_server_that_is_to_end_with_its_input_needs_one_that_ends(bad: Path) -> None:
+    done = slotwise("serve", "models", "--stop-at-eof", folder=bad)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "standard input is a file" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -202,9 +226,9 @@ def test_each_kind_of_bad_input_is_one_clear_line(bad: Path, line: str, told: st
         (("replay", str(SPEC)), "line 1"),
     ],
 )
-def test_wrong_input_is_told_in_one_line_that_names_it_with_exit_code_2(words: tuple[str, ...], names: str) -> None:
-    done = slotwise(*words)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
-    assert names in last
-    assert "Traceback" not in done.stderr
+def test_wrong_input_is_told_in_one_line_that_names_it_with_exit_code_2(
+    here: Here, tmp_path: Path, words: tuple[str, ...], names: str
+) -> None:
+    code, errors = here(*words, folder=tmp_path)
+    assert code == 2
+    assert names in errors.strip().splitlines()[-1]
