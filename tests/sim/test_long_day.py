@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -18,10 +21,12 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.faults import Faults, Injector
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
+from slotwise.sim.front import Tally
 from slotwise.sim.world import World
 from slotwise.workload.arrivals import Bursty, Phase, Poisson, Stream, Workload, arrivals
 
 DAY_S = 86_400.0
+SEEDS = range(20)
 EXECUTORS = ("a", "b", "c")
 FAULTS = Faults(kill_s=1_800.0, hang_s=7_200.0, cancelled_share=0.05)
 
@@ -81,17 +86,43 @@ def live_through(policy: str, seed: int, day_s: float, recorders: list[Recorder]
     return world, injector
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_a_day_of_faults_breaks_no_invariant_and_loses_no_request(seed: int) -> None:
+@dataclass(frozen=True)
+class Day:
+    """How a day ended."""
+
+    tally: Tally
+    unanswered: int
+    kills: int
+    hangs: int
+
+
+def day_of(seed: int) -> Day:
+    """Live through it. A breach of an invariant is an AssertionError."""
     checks = Checks()
     world, injector = live_through("slotwise", seed, DAY_S, [checks])
     checks.finish()
-    tally = world.front.tally()
-    assert world.front.unanswered() == 0
+    return Day(world.front.tally(), world.front.unanswered(), injector.kills, injector.hangs)
+
+
+@pytest.fixture(scope="module")
+def days(request: pytest.FixtureRequest) -> Iterator[dict[int, Future[Day]]]:
+    """The days of all seeds that are to be tested, lived through on all cores."""
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    seeds = {call.params["seed"] for call in calls if "seed" in call.params}
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield {seed: pool.submit(day_of, seed) for seed in sorted(seeds & set(SEEDS))}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_day_of_faults_breaks_no_invariant_and_loses_no_request(seed: int, days: dict[int, Future[Day]]) -> None:
+    day = days[seed].result()
+    tally = day.tally
+    assert day.unanswered == 0
     assert sum(tally.outcomes.values()) == tally.offered > 20_000
-    assert injector.kills > 20
-    assert injector.hangs > 3
+    assert day.kills > 20
+    assert day.hangs > 3
     assert tally.outcomes[Outcome.CANCELLED] > 0
     assert tally.reasons[Reason.QUEUE_FULL] > 0, "the day was hard enough to fill the queue"
     assert tally.outcomes[Outcome.IN_TIME] > 0.3 * tally.offered
