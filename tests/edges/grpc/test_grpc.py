@@ -255,4 +255,5 @@ def test_the_nearer_of_timeout_and_grpc_deadline_is_the_deadline(
     client.infer("echo", [tensor("x", "FP32", ROW)], timeout=timeout_us or None, client_timeout=client_s)
     request = door.system.controller.requests[-1]
     allowed_s = (request.deadline_ns - request.arrival_ns) / 1e9
-    assert allowed_s == 30.0 if whose == "timeout" else 0.0 < allowed_s < 40.0
+    # On the wire the time left is rounded up, and the door reads it a moment after the arrival.
+    assert allowed_s == 30.0 if whose == "timeout" else allowed_s == pytest.approx(40.0, abs=1.0)
