@@ -32,8 +32,9 @@ from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.units import MS, S
 from slotwise.oracle.bound import Bound, best_possible
-from slotwise.workload.arrivals import Arrival, Phase, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Arrival, Phase, Workload
 
 ZOO = Path(".zoo")
 MODELS = ("ocr-angle", "pitch", "file-type", "sentence-embed", "ocr-read-128")

@@ -19,8 +19,9 @@ from slotwise.facts.units import MS, US, S
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Arrival, Phase, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Arrival, Phase, Workload
 
 SIZES = ((2, 10), (8, 100))
 """Executors and models."""

@@ -19,7 +19,8 @@ from slotwise.policy.view import Ticket, View
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Phase, Stream, Workload
 
 
 class ShortestFirst:

@@ -31,8 +31,9 @@ from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.units import MS, S
 from slotwise.oracle.bound import best_possible
-from slotwise.workload.arrivals import Arrival, Phase, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Arrival, Phase, Workload
 
 ROW_SHARE = 0.3
 """What a further row of a batch costs beside the first."""

@@ -7,8 +7,7 @@ the product's own system in virtual time (`app.simulated`).
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -37,7 +36,8 @@ from slotwise.facts.units import MS, US, S
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.front import Tally
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, WorkloadError, arrivals
+from slotwise.workload.player import player_of
+from slotwise.workload.values import Phase, Stream, Workload, WorkloadError
 
 WARM_UP_NS = 10 * S
 """Loads go first; the workload starts this late."""
@@ -174,7 +174,7 @@ def run(
         pipeline_recorders=[log_files] if log_files is not None else [],
     )
     world.run(WARM_UP_NS)
-    world.feed(_later(_workload(spec, scale, seed)))
+    world.play(player_of(_workload(spec, scale, seed)), WARM_UP_NS)
     world.run(WARM_UP_NS + int(spec.seconds * S) + COOL_DOWN_NS)
     if log_files is not None:
         _check_written(log_files.close())
@@ -212,12 +212,6 @@ def _workload(spec: Spec, scale: float, seed: int) -> Workload:
         return Workload(streams=streams, phases=(Phase(duration_s=spec.seconds),), seed=seed)
     except WorkloadError as error:
         raise ConfigError(str(error)) from error
-
-
-def _later(workload: Workload) -> Iterator[Arrival]:
-    """The arrivals, after the warm-up."""
-    for arrival in arrivals(workload):
-        yield replace(arrival, at_ns=arrival.at_ns + WARM_UP_NS)
 
 
 def _profile(part: ModelPart) -> Profile:

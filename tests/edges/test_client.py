@@ -24,7 +24,8 @@ from slotwise.client import (
     encode_infer,
 )
 from slotwise.client.openloop import ending_of
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Arrival, Phase, Stream, Workload
 from tests.edges.echo import HOST, MS, System, serving
 
 pytestmark = pytest.mark.live

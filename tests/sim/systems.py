@@ -14,7 +14,8 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Arrival, Phase, Stream, Workload
 
 PAGE_BYTES = 16 << 20
 QUIET = Noise()

@@ -12,7 +12,7 @@ from slotwise.facts.profile import Profile
 from slotwise.facts.types import Outcome, Reason, Request
 from slotwise.facts.units import MS, S
 from slotwise.sim.fleet import Noise
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.values import Arrival
 from tests.sim.systems import RESNET50, Log, ask, copies, feed, system, warm
 
 AHEAD_NS = 5 * MS

@@ -14,7 +14,7 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.values import Arrival
 from tests.sim.systems import Log, feed
 from tests.sim.test_overload import overloaded
 

@@ -23,7 +23,8 @@ from slotwise.sim.faults import Faults, Injector
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.front import Tally
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Bursty, Phase, Poisson, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Bursty, Phase, Poisson, Stream, Workload
 
 DAY_S = 86_400.0
 SEEDS = range(20)

@@ -14,8 +14,9 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Phase, Workload, arrivals, requests
+from slotwise.workload.arrivals import arrivals, requests
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Phase, Workload
 
 RUNS_MS = (1, 2, 4, 6, 10, 20)
 BATCHING_MS = (2, 6)

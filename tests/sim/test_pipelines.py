@@ -25,7 +25,8 @@ from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
 from slotwise.simulation import read_spec, run
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Arrival, Phase, Stream, Workload
 
 EXECUTORS = 2
 WARM_UP_S = 1.0

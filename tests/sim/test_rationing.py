@@ -15,7 +15,8 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
-from slotwise.workload.arrivals import Arrival, Phase, Stream, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Arrival, Phase, Stream, Workload
 
 RESNET50 = Profile(
     rows=(1, 2, 4, 8, 16),

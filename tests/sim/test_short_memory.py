@@ -10,7 +10,7 @@ import pytest
 from slotwise.facts.types import ModelSpec, Outcome, Reason
 from slotwise.facts.units import MS, S
 from slotwise.sim.front import Tally
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.values import Arrival
 from tests.sim.systems import Log, ask, copies, feed, system
 
 HOT_PER_S = 200.0

@@ -11,7 +11,7 @@ from slotwise.facts.events import ModelAdded
 from slotwise.facts.types import Outcome, Reason, Request
 from slotwise.facts.units import MS, S
 from slotwise.sim.fleet import Noise
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.values import Arrival
 from tests.sim.systems import ask, copies, feed, system, warm
 
 

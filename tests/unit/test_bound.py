@@ -16,8 +16,9 @@ from slotwise.oracle.bound import best_possible, flow_bound, fluid_bound
 from slotwise.oracle.clairvoyant import Schedule, clairvoyant
 from slotwise.oracle.prices import Counter
 from slotwise.oracle.problem import Problem, Way, problem_of
-from slotwise.workload.arrivals import Phase, Workload, requests
+from slotwise.workload.arrivals import requests
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Phase, Workload
 
 NEAR = 1e-6
 WEIGHTS = {"small": 1.0, "large": 3.5, "batched": 2.0}

@@ -7,8 +7,9 @@ from slotwise.facts.types import Request
 from slotwise.facts.units import MS
 from slotwise.oracle.bound import best_possible
 from slotwise.oracle.hindsight import Draw, Rule, answers, divisions, fit
-from slotwise.workload.arrivals import Phase, Workload, requests
+from slotwise.workload.arrivals import requests
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.values import Phase, Workload
 
 
 def profile(run_ms: int) -> Profile:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slotwise.facts.types import FOREVER_NS
-from slotwise.workload.arrivals import (
+from slotwise.workload.arrivals import arrivals, requests
+from slotwise.workload.values import (
     Bursty,
     Fixed,
     Gamma,
@@ -21,9 +22,7 @@ from slotwise.workload.arrivals import (
     Stream,
     Workload,
     WorkloadError,
-    arrivals,
     counted,
-    requests,
     scaled,
 )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from slotwise.facts.profile import Profile
-from slotwise.workload.arrivals import WorkloadError
 from slotwise.workload.mixes import Share, mix, utilisation
+from slotwise.workload.values import WorkloadError
 
 PROFILES = {
     name: Profile(rows=(1,), run_ns=(run_ms * 1_000_000,), load_ns=0, memory_bytes=0)

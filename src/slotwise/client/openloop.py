@@ -18,7 +18,7 @@ from slotwise.client.connection import Connection, WireReply
 from slotwise.client.errors import ConnectionLost
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.values import Arrival
 
 CONNECTIONS = 256
 ANSWER_S_MAX = 15.0

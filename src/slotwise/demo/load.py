@@ -20,7 +20,8 @@ from slotwise.demo.mix import Exhibit, is_as_expected, shares, streams
 from slotwise.demo.server import DemoError, Server, status
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.workload.arrivals import Phase, Workload, arrivals
+from slotwise.workload.arrivals import arrivals
+from slotwise.workload.values import Phase, Workload
 
 LOADS = (0.5, 1.0, 3.0)
 KILL_LOAD = 1.0

@@ -17,7 +17,7 @@ from slotwise.client import Array
 from slotwise.demo.server import DemoError
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
-from slotwise.workload.arrivals import Stream
+from slotwise.workload.values import Stream
 
 EXAMPLE_FILE, EXPECTED_FILE, SETTINGS_FILE = "example.npz", "expected.npz", "slotwise.toml"
 RATE_MAX_PER_S = 30.0

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from slotwise.engine.clock import VirtualClock
+from slotwise.engine.clock import Alarm, VirtualClock
 from slotwise.engine.loop import Engine
 from slotwise.engine.ports import Controller, Recorder
 from slotwise.facts.actions import Reply
@@ -21,7 +21,8 @@ from slotwise.pipelines.relay import Relay
 from slotwise.pipelines.tensors import Tensors
 from slotwise.sim.fleet import FleetSettings, SimFleet
 from slotwise.sim.front import SimFront
-from slotwise.workload.arrivals import Arrival
+from slotwise.workload.player import Asking, Player
+from slotwise.workload.values import Arrival
 
 
 class NoTensors:
@@ -69,7 +70,9 @@ class World:
         `deadlines` are the steps' of those that are pipelines; the requests to these are told to `pipeline_recorders`.
         """
         self.clock = VirtualClock()
-        self.front = SimFront(self.clock, on_reply)
+        self._on_reply = on_reply
+        self._asked: dict[int, Callable[[int], None]] = {}
+        self.front = SimFront(self.clock, self._replied)
         truth = {spec.id: spec for spec in models}
         self.fleet = SimFleet(settings=fleet, clock=self.clock, truth=truth, rng=random.Random(f"{seed}:fleet"))
         self._ids = itertools.count(1)
@@ -95,7 +98,11 @@ class World:
 
     def feed(self, arrivals: Iterable[Arrival]) -> None:
         """Let these arrive, each in its time; they are drawn one by one."""
-        self._feed_next(iter(arrivals))
+        self.play(Player(arrivals))
+
+    def play(self, player: Player, start_ns: int = 0) -> None:
+        """Let everybody in a workload ask, from `start_ns` on; clients are told of their answers."""
+        self._go_on(_Playing(player, start_ns))
 
     def ask(self, arrival: Arrival) -> Request:
         """Send one request now."""
@@ -125,11 +132,44 @@ class World:
     def _post(self, event: Event) -> None:
         self.engine.post(event)
 
-    def _feed_next(self, arrivals: Iterator[Arrival]) -> None:
-        arrival = next(arrivals, None)
-        if arrival is not None:
-            self.clock.call_at(arrival.at_ns, partial(self._arrive, arrival, arrivals))
+    def _go_on(self, playing: _Playing) -> None:
+        """Be called when the next of a workload is due."""
+        due_ns = playing.player.due_ns()
+        if due_ns is None:
+            return
+        at_ns = playing.start_ns + due_ns
+        if playing.alarm is not None:
+            if playing.at_ns <= at_ns:
+                return
+            playing.alarm.cancel()
+        playing.at_ns = at_ns
+        playing.alarm = self.clock.call_at(at_ns, partial(self._ask_next, playing))
 
-    def _arrive(self, arrival: Arrival, arrivals: Iterator[Arrival]) -> None:
-        self.ask(arrival)
-        self._feed_next(arrivals)
+    def _ask_next(self, playing: _Playing) -> None:
+        playing.alarm = None
+        asking = playing.player.take()
+        request = self.ask(asking.arrival)
+        if asking.clients is not None:
+            self._asked[request.id] = partial(self._answered, playing, asking)
+        self._go_on(playing)
+
+    def _replied(self, request: Request, reply: Reply) -> None:
+        if self._on_reply is not None:
+            self._on_reply(request, reply)
+        tell = self._asked.pop(request.id, None)
+        if tell is not None:
+            tell(reply.retry_after_ns)
+
+    def _answered(self, playing: _Playing, asking: Asking, retry_after_ns: int) -> None:
+        playing.player.answered(asking, self.clock.now_ns() - playing.start_ns, retry_after_ns)
+        self._go_on(playing)
+
+
+class _Playing:
+    """A workload under way, and the alarm for its next request."""
+
+    def __init__(self, player: Player, start_ns: int) -> None:
+        self.player = player
+        self.start_ns = start_ns
+        self.at_ns = 0
+        self.alarm: Alarm | None = None

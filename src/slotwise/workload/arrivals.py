@@ -1,4 +1,4 @@
-"""Open-loop workloads: values that say who asks how often, and the arrivals they stand for.
+"""The arrivals that streams stand for, in order of time.
 
 Nothing here sends, waits or reads a clock. An arrival's time counts from the start of the workload;
 whoever plays it, live or simulated, adds that start.
@@ -16,124 +16,12 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import field, replace
 from itertools import chain, count, repeat
 
-from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Request
+from slotwise.facts.types import FOREVER_NS, Request
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-
-
-class WorkloadError(ValueError):
-    """A workload that cannot be; the text says what is wrong with it and what would be right."""
-
-
-@value
-class Poisson:
-    """Independent arrivals: exponential gaps."""
-
-
-@value
-class Fixed:
-    """Equal gaps; the first comes after a random part of one, so that streams do not march in step."""
-
-
-@value
-class Gamma:
-    """Gaps with a coefficient of variation of `variation`: 1 is Poisson, above it arrivals clump."""
-
-    variation: float
-
-    def __post_init__(self) -> None:
-        _require_positive("variation", self.variation)
-
-
-@value
-class Bursty:
-    """Poisson arrivals in bursts of exponential length, with silence of exponential length between them.
-
-    The stream's rate is its mean over bursts and silences; within a burst it is higher accordingly.
-    """
-
-    mean_burst_s: float
-    mean_idle_s: float
-
-    def __post_init__(self) -> None:
-        _require_positive("mean_burst_s", self.mean_burst_s)
-        _require_positive("mean_idle_s", self.mean_idle_s)
-
-
-Process = Poisson | Fixed | Gamma | Bursty
-POISSON = Poisson()
-
-
-@value
-class Phase:
-    """A stretch of time in which every rate is multiplied by `scale`. It may be endless (`math.inf`)."""
-
-    duration_s: float
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.duration_s > 0:
-            raise WorkloadError(f"duration_s of a phase is {self.duration_s}; it must be above 0, or math.inf")
-        if not 0 <= self.scale < math.inf:
-            raise WorkloadError(f"scale of a phase is {self.scale}; it must be a finite number, 0 or above")
-
-
-@value
-class Stream:
-    """Requests of one kind for one model.
-
-    `phases` of its own take the place of the workload's: a trace is a stream with a phase per interval.
-    """
-
-    model: str
-    rate_per_s: float
-    slo_ns: int
-    rows: int = 1
-    priority: int = PRIORITY_DEFAULT
-    process: Process = field(default_factory=Poisson)
-    phases: tuple[Phase, ...] = ()
-
-    def __post_init__(self) -> None:
-        where = f"of the stream for {self.model!r}"
-        if not 0 <= self.rate_per_s < math.inf:
-            raise WorkloadError(f"rate_per_s {where} is {self.rate_per_s}; it must be a finite number, 0 or above")
-        if not 0 < self.slo_ns <= FOREVER_NS:
-            raise WorkloadError(f"slo_ns {where} is {self.slo_ns}; it must be above 0 (FOREVER_NS for no deadline)")
-        if self.rows < 1:
-            raise WorkloadError(f"rows {where} is {self.rows}; it must be 1 or above")
-        if not PRIORITY_HIGHEST <= self.priority <= PRIORITY_LOWEST:
-            allowed = f"from {PRIORITY_HIGHEST} (highest) to {PRIORITY_LOWEST} (lowest)"
-            raise WorkloadError(f"priority {where} is {self.priority}; it must lie {allowed}")
-        _require_endless_last(self.phases, where)
-
-
-@value
-class Workload:
-    """Streams that run side by side through the same phases. It ends with its last phase."""
-
-    streams: tuple[Stream, ...]
-    phases: tuple[Phase, ...]
-    seed: int
-
-    def __post_init__(self) -> None:
-        _require_endless_last(self.phases, "of the workload")
-        for stream in self.streams:
-            if not (self.phases or stream.phases):
-                raise WorkloadError(f"neither the workload nor its stream for {stream.model!r} has a phase; give one")
-
-
-@value
-class Arrival:
-    """One request to come, `at_ns` after the workload's start."""
-
-    at_ns: int
-    model: str
-    slo_ns: int
-    rows: int
-    priority: int
+from slotwise.workload.values import Arrival, Bursty, Fixed, Gamma, Phase, Poisson, Process, Stream, Workload
 
 
 def arrivals(workload: Workload) -> Iterator[Arrival]:
@@ -143,15 +31,16 @@ def arrivals(workload: Workload) -> Iterator[Arrival]:
     """
     streams = workload.streams
     draws = [instants.__next__ for instants in _streams_instants(workload)]
-    heap: list[tuple[int, int]] = []
+    heap: list[tuple[int, int, int]] = []
     for serial, draw in enumerate(draws):
         _push_next(heap, serial, draw)
     while heap:
-        at_ns, serial = heap[0]
+        at_ns, serial, slo_ns = heap[0]
         stream = streams[serial]
-        yield Arrival(at_ns=at_ns, model=stream.model, slo_ns=stream.slo_ns, rows=stream.rows, priority=stream.priority)
+        yield Arrival(at_ns=at_ns, model=stream.model, slo_ns=slo_ns, rows=stream.rows, priority=stream.priority)
         try:
-            heapq.heapreplace(heap, (draws[serial](), serial))
+            at_ns, slo_ns = draws[serial]()
+            heapq.heapreplace(heap, (at_ns, serial, slo_ns))
         except StopIteration:
             heapq.heappop(heap)
 
@@ -169,20 +58,6 @@ def requests(workload: Workload, first_id: int = 0) -> Iterator[Request]:
         )
 
 
-def scaled(workload: Workload, factor: float) -> Workload:
-    """The same workload with every rate multiplied by `factor`."""
-    if not 0 <= factor < math.inf:
-        raise WorkloadError(f"the factor to scale by is {factor}; it must be a finite number, 0 or above")
-    streams = tuple(replace(stream, rate_per_s=stream.rate_per_s * factor) for stream in workload.streams)
-    return replace(workload, streams=streams)
-
-
-def counted(counts: Sequence[float], interval_s: float) -> tuple[Phase, ...]:
-    """Phases under which a stream of rate 1/s expects `counts[i]` arrivals in interval i, as a trace records them."""
-    _require_positive("interval_s", interval_s)
-    return tuple(Phase(duration_s=interval_s, scale=expected / interval_s) for expected in counts)
-
-
 @value
 class _Piece:
     """A stretch of constant rate."""
@@ -190,10 +65,11 @@ class _Piece:
     start_s: float
     duration_s: float
     scale: float
+    slo_scale: float
 
 
-def _streams_instants(workload: Workload) -> Iterator[Iterator[int]]:
-    """One iterator of instants for each stream."""
+def _streams_instants(workload: Workload) -> Iterator[Iterator[tuple[int, int]]]:
+    """For each stream an iterator of instants and the SLO there, both in ns."""
     seen: Counter[str] = Counter()
     for stream in workload.streams:
         name = f"{workload.seed}/{stream.model}/{seen[stream.model]}"
@@ -201,23 +77,29 @@ def _streams_instants(workload: Workload) -> Iterator[Iterator[int]]:
         pieces = _pieces(stream.phases or workload.phases)
         if isinstance(stream.process, Bursty):
             pieces = _bursts(pieces, stream.process, random.Random(f"{name}/bursts"))
-        yield _instants(pieces, stream.rate_per_s, _gaps(stream.process, random.Random(f"{name}/gaps")))
+        yield _instants(pieces, stream, _gaps(stream.process, random.Random(f"{name}/gaps")))
 
 
-def _instants(pieces: Iterable[_Piece], rate_per_s: float, gap: Callable[[], float]) -> Iterator[int]:
+def _instants(pieces: Iterable[_Piece], stream: Stream, gap: Callable[[], float]) -> Iterator[tuple[int, int]]:
     """Where the gaps end along the rate. `due` counts expected arrivals from the piece's start to the next one."""
     due = gap()
     for piece in pieces:
-        rate = rate_per_s * piece.scale
+        rate = stream.rate_per_s * piece.scale
         if rate == 0:
             continue
         expected = rate * piece.duration_s
         start_ns = piece.start_s * S
         gap_ns = S / rate
+        slo_ns = _scaled_slo_ns(stream.slo_ns, piece.slo_scale)
         while due < expected:
-            yield int(start_ns + due * gap_ns)
+            yield int(start_ns + due * gap_ns), slo_ns
             due += gap()
         due -= expected
+
+
+def _scaled_slo_ns(slo_ns: int, scale: float) -> int:
+    """An SLO times a factor, within what is allowed."""
+    return slo_ns if scale == 1.0 else max(1, min(FOREVER_NS, int(slo_ns * scale)))
 
 
 def _gaps(process: Process, rng: random.Random) -> Callable[[], float]:
@@ -235,7 +117,7 @@ def _gaps(process: Process, rng: random.Random) -> Callable[[], float]:
 def _pieces(phases: Sequence[Phase]) -> Iterator[_Piece]:
     start_s = 0.0
     for phase in phases:
-        yield _Piece(start_s=start_s, duration_s=phase.duration_s, scale=phase.scale)
+        yield _Piece(start_s=start_s, duration_s=phase.duration_s, scale=phase.scale, slo_scale=phase.slo_scale)
         start_s += phase.duration_s
 
 
@@ -249,7 +131,7 @@ def _bursts(pieces: Iterable[_Piece], process: Bursty, rng: random.Random) -> It
         while start_s < end_s:
             step_s = min(left_s, end_s - start_s)
             scale = piece.scale * cycle_s / process.mean_burst_s if is_burst else 0.0
-            yield _Piece(start_s=start_s, duration_s=step_s, scale=scale)
+            yield _Piece(start_s=start_s, duration_s=step_s, scale=scale, slo_scale=piece.slo_scale)
             start_s += step_s
             left_s -= step_s
             if left_s <= 0:
@@ -257,18 +139,9 @@ def _bursts(pieces: Iterable[_Piece], process: Bursty, rng: random.Random) -> It
                 left_s = rng.expovariate(1.0) * (process.mean_burst_s if is_burst else process.mean_idle_s)
 
 
-def _push_next(heap: list[tuple[int, int]], serial: int, draw: Callable[[], int]) -> None:
+def _push_next(heap: list[tuple[int, int, int]], serial: int, draw: Callable[[], tuple[int, int]]) -> None:
     try:
-        heapq.heappush(heap, (draw(), serial))
+        at_ns, slo_ns = draw()
+        heapq.heappush(heap, (at_ns, serial, slo_ns))
     except StopIteration:
         return  # a stream with no arrival at all
-
-
-def _require_positive(name: str, number: float) -> None:
-    if not 0 < number < math.inf:
-        raise WorkloadError(f"{name} is {number}; it must be a finite number above 0")
-
-
-def _require_endless_last(phases: Sequence[Phase], where: str) -> None:
-    if any(math.isinf(phase.duration_s) for phase in phases[:-1]):
-        raise WorkloadError(f"a phase {where} follows an endless one; only the last may be endless")

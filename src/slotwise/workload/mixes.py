@@ -11,7 +11,7 @@ from enum import Enum
 
 from slotwise.facts.profile import Profile
 from slotwise.facts.units import S
-from slotwise.workload.arrivals import POISSON, Process, Stream, WorkloadError
+from slotwise.workload.values import POISSON, Process, Stream, WorkloadError
 
 
 class Share(Enum):
