@@ -1,0 +1,5 @@
+"""`python -m slotwise.cli`."""
+
+from slotwise.cli import main
+
+main()
