@@ -79,7 +79,6 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.audit": ("slotwise.facts", "slotwise.edges.slices"),
     "slotwise.terminal": (),
     "slotwise.cli": ("slotwise",),
-    "slotwise.__main__": ("slotwise.cli",),
 }
 """Room -> what its modules may import of ours, beside their own room. A room inside `edges` is one folder of it."""
 

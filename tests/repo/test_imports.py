@@ -14,7 +14,7 @@ from tests.repo.tree import ROOT, read_python
 
 ROOTS = (
     "slotwise.cli",
-    "slotwise.__main__",
+    "slotwise.cli.__main__",
     "slotwise.worker",
     "slotwise.zygote",
     "slotwise.client",
@@ -57,7 +57,7 @@ def test_every_heavy_library_has_its_home_at_an_edge() -> None:
 
 def test_docs_architecture_names_every_room() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    for room in ARROWS.keys() - {"slotwise.__main__"}:
+    for room in ARROWS:
         assert f"`{room.removeprefix('slotwise.')}" in text, f"docs/architecture.md says nothing of {room}"
 
 
