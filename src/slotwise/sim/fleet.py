@@ -2,7 +2,7 @@
 
 An executor runs one batch at a time and loads one model at a time, the two side by side. What an action
 takes is its true profile times the executor's `slowness` times noise; what it holds is kept in the same books
-as a real executor's. Actions and events each take `link_ns` to cross.
+as a real executor's. Actions and events each take their executor's `link_ns` to cross.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class SimSlice:
     memory_bytes: int = 1 << 62
     page_bytes: int = 1
     slowness: float = 1.0
+    link_ns: int | None = None
+    """None takes the fleet's."""
 
 
 @value
@@ -65,6 +67,8 @@ class SimExecutor:
         stretch: Callable[[], float],
     ) -> None:
         self.slice = slice_
+        self.slowness = slice_.slowness
+        """Of what begins from now on."""
         self.is_hung = False
         self._clock = clock
         self._tell_fleet = tell
@@ -75,6 +79,7 @@ class SimExecutor:
         self._running: RunBatch | None = None
         self._run_end: Alarm | None = None
         self._started_ns = 0
+        self._run_end_ns = 0
         self._load_id_at_start: int | None = None
         self._loads: deque[Load | Unload] = deque()
         self._loading: Load | None = None
@@ -121,10 +126,11 @@ class SimExecutor:
     def _start(self, action: RunBatch, now_ns: int) -> None:
         work = max((request.work for request in action.requests), default=1.0)
         nominal_ns = self._truth[action.model].profile.expected_ns(action.rows) * work
-        took_ns = max(1, int(nominal_ns * self.slice.slowness * self._stretch()))
+        took_ns = max(1, int(nominal_ns * self.slowness * self._stretch()))
         self._running, self._started_ns = action, now_ns
         self._load_id_at_start = self._residency.load_id(action.model)
-        self._run_end = self._clock.call_at(now_ns + took_ns, self._finish)
+        self._run_end_ns = now_ns + took_ns
+        self._run_end = self._clock.call_at(self._run_end_ns, self._finish)
 
     def _finish(self) -> None:
         action = self._running
@@ -162,9 +168,10 @@ class SimExecutor:
             self._batches.remove(action)
             self._fail(action, Failure.STOPPED)
         if self._running is not None and self._running.batch_id == batch_id and self._run_end is not None:
-            self._run_end.cancel()
-            stop_ns = self._truth[self._running.model].profile.stop_ns
-            self._run_end = self._clock.call_at(self._clock.now_ns() + stop_ns, partial(self._stopped, self._running))
+            stopped_ns = self._clock.now_ns() + self._truth[self._running.model].profile.stop_ns
+            if stopped_ns < self._run_end_ns:  # else it ends before it heeds the stop
+                self._run_end.cancel()
+                self._run_end = self._clock.call_at(stopped_ns, partial(self._stopped, self._running))
 
     def _stopped(self, action: RunBatch) -> None:
         self._running = self._run_end = None
@@ -192,7 +199,7 @@ class SimExecutor:
             self._refuse_load(action, Failure.NO_MEMORY, str(error))
             return
         self._loading = action
-        took_ns = int(spec.profile.load_ns * self.slice.slowness)
+        took_ns = int(spec.profile.load_ns * self.slowness)
         self._clock.call_at(now_ns + took_ns, partial(self._end_load, action, now_ns))
 
     def _refuse_load(self, action: Load, failure: Failure, message: str) -> None:
@@ -235,6 +242,12 @@ class SimFleet:
         self._rng = rng
         self._post: Post | None = None
         self._slices = {slice_.executor: slice_ for slice_ in settings.slices}
+        self._link_ns = {
+            slice_.executor: settings.link_ns if slice_.link_ns is None else slice_.link_ns
+            for slice_ in settings.slices
+        }
+        self._slowed: dict[str, float] = {}
+        """Executors that are slower than they should be, and how many times."""
         self._executors: dict[str, SimExecutor] = {}
 
     def start(self, post: Post) -> None:
@@ -250,30 +263,39 @@ class SimFleet:
             return
         executor = self._executors.get(action.executor)
         if executor is not None:
-            self._clock.call_at(self._clock.now_ns() + self._settings.link_ns, partial(self._deliver, executor, action))
+            at_ns = self._clock.now_ns() + self._link_ns[action.executor]
+            self._clock.call_at(at_ns, partial(self._deliver, executor, action))
 
     def flush(self) -> None:
         """Nothing is held back here."""
 
-    def kill(self, name: str, message: str = "killed") -> None:
-        """End an executor now, with all it was doing, and start its successor later."""
+    def kill(self, name: str, message: str = "killed", away_ns: int | None = None) -> None:
+        """End an executor now, with all it was doing, and start its successor after `away_ns`, or as is usual."""
         executor = self._executors.pop(name, None)
         if executor is None:
             return
         executor.hang()
         self._say(ExecutorLost(executor=name, message=message))
-        self._clock.call_at(self._clock.now_ns() + self._settings.restart_ns, partial(self._bring_up, name))
+        back_ns = self._clock.now_ns() + (self._settings.restart_ns if away_ns is None else away_ns)
+        self._clock.call_at(back_ns, partial(self._bring_up, name))
 
     def hang(self, name: str) -> None:
         """Let an executor fall silent; it has to be noticed and replaced."""
         if name in self._executors:
             self._executors[name].hang()
 
+    def slow(self, name: str, factor: float) -> None:
+        """Let whatever an executor begins from now on take `factor` times as long as is usual there; 1 mends it."""
+        self._slowed[name] = factor
+        if name in self._executors:
+            self._executors[name].slowness = self._slices[name].slowness * factor
+
     def _bring_up(self, name: str) -> None:
         slice_ = self._slices[name]
         self._executors[name] = SimExecutor(
             slice_=slice_, clock=self._clock, tell=self._tell_from, truth=self._truth, stretch=self._stretch
         )
+        self._executors[name].slowness = slice_.slowness * self._slowed.get(name, 1.0)
         self._say(ExecutorUp(executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes))
 
     def _deliver(self, executor: SimExecutor, action: FleetAction) -> None:
@@ -281,7 +303,8 @@ class SimFleet:
             executor.take(action)
 
     def _tell_from(self, executor: SimExecutor, event: Event) -> None:
-        self._clock.call_at(self._clock.now_ns() + self._settings.link_ns, partial(self._say_if_alive, executor, event))
+        at_ns = self._clock.now_ns() + self._link_ns[executor.slice.executor]
+        self._clock.call_at(at_ns, partial(self._say_if_alive, executor, event))
 
     def _say_if_alive(self, executor: SimExecutor, event: Event) -> None:
         if self._executors.get(executor.slice.executor) is executor:
