@@ -55,9 +55,10 @@ from slotwise.engine.loop import Engine, LoopStatistics
 from slotwise.engine.ports import NO_SHAPES, Inspection, Recorder
 from slotwise.engine.statistics import Statistics
 from slotwise.executors import build_fleet
+from slotwise.facts.actions import Reply
 from slotwise.facts.events import Event
 from slotwise.facts.statistics import LogUse
-from slotwise.facts.types import ModelSpec
+from slotwise.facts.types import ModelSpec, Request
 from slotwise.facts.value import value
 from slotwise.pipelines.relay import Relay
 from slotwise.pipelines.tensors import Tensors
@@ -424,6 +425,7 @@ def simulated(
     seed: int,
     recorders: Sequence[Recorder] = (),
     pipeline_recorders: Sequence[Recorder] = (),
+    on_reply: Callable[[Request, Reply], None] | None = None,
 ) -> World:
     """A system in virtual time under a policy by name. Raises PresetError."""
     controller = build_controller(policy, settings=settings)
@@ -434,6 +436,7 @@ def simulated(
         seed=seed,
         recorders=recorders,
         pipeline_recorders=pipeline_recorders,
+        on_reply=on_reply,
     )
 
 

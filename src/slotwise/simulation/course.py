@@ -1,0 +1,119 @@
+"""Watches a run: what happened in each interval of time, and what each executor did.
+
+An `engine.ports.Recorder` for batches and loads; of requests it is told when they end, so those to a pipeline count as
+one. It keeps a number for each answer and nothing else that grows with the run.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from slotwise.facts.actions import Action, Load, Reply, RunBatch
+from slotwise.facts.events import BatchDone, Event
+from slotwise.facts.types import Outcome, Request
+from slotwise.facts.units import MS, S
+from slotwise.simulation.report import ExecutorReport, Point
+
+LATENCY_TYPE = "q"
+"""Nanoseconds, in 64 bits each."""
+ANSWERS = (Outcome.IN_TIME, Outcome.LATE)
+
+
+class _Interval:
+    """What fell into one interval."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.latencies_ns = array(LATENCY_TYPE)
+        self.batches = self.rows = self.loads = 0
+
+
+class _Executor:
+    """What one executor did."""
+
+    def __init__(self) -> None:
+        self.busy_ns = self.batches = self.rows = self.loads = 0
+
+
+class Course:
+    """The intervals begin at `start_ns`; what comes before or after the last of them is left out."""
+
+    def __init__(self, *, start_ns: int, interval_ns: int, intervals: int, executors: Iterable[str]) -> None:
+        self._start_ns = start_ns
+        self._interval_ns = interval_ns
+        self._end_ns = start_ns + intervals * interval_ns
+        self._intervals = [_Interval() for _ in range(intervals)]
+        self._executors = {name: _Executor() for name in executors}
+
+    def ended(self, request: Request, reply: Reply, now_ns: int) -> None:
+        """A request has got its answer."""
+        if not self._start_ns <= request.arrival_ns < self._end_ns:
+            return
+        interval = self._at(request.arrival_ns)
+        interval.outcomes[reply.outcome] += 1
+        if reply.outcome in ANSWERS:
+            interval.latencies_ns.append(now_ns - request.arrival_ns)
+
+    def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
+        """Take one turn in."""
+        if not self._start_ns <= now_ns < self._end_ns:
+            return
+        for event in events:
+            if type(event) is BatchDone:
+                self._executors[event.executor].busy_ns += event.ended_ns - max(event.started_ns, self._start_ns)
+        for action in actions:
+            if type(action) is RunBatch:
+                self._count(action.executor, now_ns, rows=action.rows)
+            elif type(action) is Load:
+                self._count(action.executor, now_ns, rows=None)
+
+    def _count(self, executor: str, now_ns: int, rows: int | None) -> None:
+        """A batch of so many rows, or a load, was sent."""
+        for part in (self._at(now_ns), self._executors[executor]):
+            if rows is None:
+                part.loads += 1
+            else:
+                part.batches += 1
+                part.rows += rows
+
+    def _at(self, instant_ns: int) -> _Interval:
+        return self._intervals[(instant_ns - self._start_ns) // self._interval_ns]
+
+    def points(self) -> tuple[Point, ...]:
+        """Every interval."""
+        return tuple(_point(part, index * self._interval_ns / S) for index, part in enumerate(self._intervals))
+
+    def executors(self) -> tuple[ExecutorReport, ...]:
+        """Every executor."""
+        span_ns = self._end_ns - self._start_ns
+        return tuple(
+            ExecutorReport(
+                executor=name,
+                busy=part.busy_ns / span_ns,
+                batches=part.batches,
+                rows_mean=part.rows / part.batches if part.batches else 0.0,
+                loads=part.loads,
+            )
+            for name, part in self._executors.items()
+        )
+
+
+def _point(part: _Interval, start_s: float) -> Point:
+    ascending = sorted(part.latencies_ns)
+    return Point(
+        start_s=start_s,
+        offered=part.outcomes.total(),
+        outcomes={outcome.value: part.outcomes[outcome] for outcome in Outcome},
+        latency_ms_p50=_quantile_ms(ascending, 0.5),
+        latency_ms_p99=_quantile_ms(ascending, 0.99),
+        latency_ms_max=ascending[-1] / MS if ascending else 0.0,
+        batches=part.batches,
+        rows_mean=part.rows / part.batches if part.batches else 0.0,
+        loads=part.loads,
+    )
+
+
+def _quantile_ms(ascending: Sequence[int], share: float) -> float:
+    return ascending[min(len(ascending) - 1, int(share * len(ascending)))] / MS if ascending else 0.0

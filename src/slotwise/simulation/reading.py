@@ -1,0 +1,95 @@
+"""Reads a simulation's file: an error names the file, the line and the key.
+
+The form is checked first, then what its parts must agree on, then the scenario is built: whoever has read a file can run
+it. Files with profiles are looked for beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from slotwise.config import ConfigError
+from slotwise.facts.profile import Profile
+from slotwise.facts.value import value
+from slotwise.simulation.agreement import Finding, findings
+from slotwise.simulation.building import scenario_of
+from slotwise.simulation.form import Spec
+from slotwise.simulation.measured import read_measured
+from slotwise.simulation.places import line_of, toml_places
+from slotwise.simulation.profiles import shipped_profiles
+from slotwise.simulation.scenario import Scenario
+from slotwise.workload.values import WorkloadError
+
+_UNKNOWN_KEY = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
+
+
+@value
+class Read:
+    """A file that has been read, and the profiles that can be named in it."""
+
+    path: Path
+    spec: Spec
+    profiles: dict[str, Profile]
+
+
+def read_scenario(path: Path) -> Scenario:
+    """What a file says is to be simulated. Raises ConfigError."""
+    return scenario_in(read_spec(path))
+
+
+def scenario_in(read: Read) -> Scenario:
+    """The same of one that was read. Raises ConfigError."""
+    try:
+        return scenario_of(read.spec, read.profiles)
+    except WorkloadError as error:
+        raise ConfigError(f"{read.path}: {error}") from error
+
+
+def read_spec(path: Path) -> Read:
+    """A file that agrees with itself. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        plain = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        spec = msgspec.convert(plain, Spec)
+    except msgspec.ValidationError as error:
+        raise _told(path, text, _finding(str(error))) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    read = Read(path=path, spec=spec, profiles=_profiles(spec, path.parent))
+    for found in findings(spec, read.profiles):
+        raise _told(path, text, found)
+    return read
+
+
+def _profiles(spec: Spec, folder: Path) -> dict[str, Profile]:
+    """All that can be named; what a file has takes precedence over what is shipped."""
+    found = {name: shipped.profile for name, shipped in shipped_profiles().items()}
+    for file in spec.profiles:
+        found |= read_measured(folder / file)
+    return found
+
+
+def _finding(complaint: str) -> Finding:
+    """What msgspec says, apart from where; an unknown key is itself the place."""
+    message, _, path = complaint.partition(" - at `")
+    path = path.removesuffix("`") or "$"
+    unknown = _UNKNOWN_KEY.match(message)
+    if unknown:
+        return Finding(path=f"{path}.{unknown[1]}", message="there is no such key")
+    return Finding(path=path, message=message)
+
+
+def _told(path: Path, text: str, found: Finding) -> ConfigError:
+    line = line_of(toml_places(text), found.path)
+    key = found.path.removeprefix("$").removeprefix(".")
+    where = f"{path}, line {line}: `{key}`" if key else f"{path}"
+    return ConfigError(f"{where}: {found.message}")
