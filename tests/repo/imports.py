@@ -146,7 +146,6 @@ PURE_ROOMS = (
 )
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
-    "slotwise.workload.traces": frozenset({"pathlib"}),
 }
 
 HOMES: dict[str, tuple[str, ...]] = {
@@ -171,6 +170,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.measuring",
         "slotwise.simulation",
         "slotwise.terminal",
+        "slotwise.workload",
     ),
     "numpy": (
         "slotwise.policy",

@@ -17,18 +17,39 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count, repeat
+from operator import attrgetter
 
 from slotwise.facts.types import FOREVER_NS, Request
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.workload.values import Arrival, Bursty, Fixed, Gamma, Phase, Poisson, Process, Stream, Workload
+from slotwise.workload.values import (
+    Arrival,
+    Bursty,
+    Fixed,
+    Gamma,
+    Phase,
+    Poisson,
+    Process,
+    Stream,
+    Workload,
+    scaled_slo_ns,
+)
 
 
 def arrivals(workload: Workload) -> Iterator[Arrival]:
     """All arrivals in order of time, made as they are asked for; the same for the same workload, always.
 
-    Of those at the same nanosecond the earlier stream's comes first.
+    Of those at the same nanosecond recorded ones come first, then the earlier stream's.
     """
+    if not workload.recorded:
+        return _streamed(workload)
+    if not workload.streams:
+        return iter(workload.recorded)
+    return heapq.merge(workload.recorded, _streamed(workload), key=attrgetter("at_ns"))
+
+
+def _streamed(workload: Workload) -> Iterator[Arrival]:
+    """What streams ask."""
     streams = workload.streams
     draws = [instants.__next__ for instants in _streams_instants(workload)]
     heap: list[tuple[int, int, int]] = []
@@ -90,16 +111,11 @@ def _instants(pieces: Iterable[_Piece], stream: Stream, gap: Callable[[], float]
         expected = rate * piece.duration_s
         start_ns = piece.start_s * S
         gap_ns = S / rate
-        slo_ns = _scaled_slo_ns(stream.slo_ns, piece.slo_scale)
+        slo_ns = scaled_slo_ns(stream.slo_ns, piece.slo_scale)
         while due < expected:
             yield int(start_ns + due * gap_ns), slo_ns
             due += gap()
         due -= expected
-
-
-def _scaled_slo_ns(slo_ns: int, scale: float) -> int:
-    """An SLO times a factor, within what is allowed."""
-    return slo_ns if scale == 1.0 else max(1, min(FOREVER_NS, int(slo_ns * scale)))
 
 
 def _gaps(process: Process, rng: random.Random) -> Callable[[], float]:

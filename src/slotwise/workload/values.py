@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 
@@ -121,6 +122,8 @@ class Clients:
     start_within_s: float = 0.0
     """Each starts at a random instant in this time, so that they do not march in step."""
     bursts: Bursty | None = None
+    phases: tuple[Phase, ...] = ()
+    """How their SLO changes over time; after the last it stays. The workload's phases do not concern it."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -137,33 +140,9 @@ class Clients:
             raise WorkloadError(
                 f"start_within_s {where} is {self.start_within_s}; it must be a finite number, 0 or above"
             )
-
-
-@value
-class Workload:
-    """Streams and clients side by side. Streams without phases of their own run through the workload's.
-
-    It ends with the last phase of all; clients ask from its start to its end.
-    """
-
-    streams: tuple[Stream, ...]
-    phases: tuple[Phase, ...]
-    seed: int
-    clients: tuple[Clients, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require_endless_last(self.phases, "of the workload")
-        for stream in self.streams:
-            if not (self.phases or stream.phases):
-                raise WorkloadError(f"neither the workload nor its stream for {stream.model!r} has a phase; give one")
-        if self.clients and not (self.phases or self.streams):
-            raise WorkloadError("a workload of clients needs a phase, which says how long they ask")
-
-    @property
-    def duration_s(self) -> float:
-        """From its start to its end; may be `math.inf`."""
-        rows = [self.phases, *(stream.phases for stream in self.streams)]
-        return max((sum(phase.duration_s for phase in row) for row in rows), default=0.0)
+        _require_endless_last(self.phases, where)
+        if any(phase.scale != 1.0 for phase in self.phases):
+            raise WorkloadError(f"a phase {where} has a scale; clients have no rate, and only slo_scale is for them")
 
 
 @value
@@ -177,12 +156,54 @@ class Arrival:
     priority: int
 
 
+@value
+class Workload:
+    """Streams, clients and recorded requests side by side. Streams without phases of their own run through its phases.
+
+    It ends with the last phase of all, and not before the last recorded request; clients ask from its start to its end.
+    """
+
+    streams: tuple[Stream, ...]
+    phases: tuple[Phase, ...]
+    seed: int
+    clients: tuple[Clients, ...] = ()
+    recorded: Sequence[Arrival] = ()
+    """Requests as they once came, in order of time."""
+
+    def __post_init__(self) -> None:
+        _require_endless_last(self.phases, "of the workload")
+        for stream in self.streams:
+            if not (self.phases or stream.phases):
+                raise WorkloadError(f"neither the workload nor its stream for {stream.model!r} has a phase; give one")
+        if self.clients and not (self.phases or self.streams):
+            raise WorkloadError("a workload of clients needs a phase, which says how long they ask")
+
+    @property
+    def duration_s(self) -> float:
+        """From its start to its end; may be `math.inf`."""
+        rows = [self.phases, *(stream.phases for stream in self.streams)]
+        last_s = (self.recorded[-1].at_ns + 1) / S if self.recorded else 0.0
+        return max(last_s, *(sum(phase.duration_s for phase in row) for row in rows))
+
+
 def scaled(workload: Workload, factor: float) -> Workload:
-    """The same workload with every rate multiplied by `factor`."""
+    """The same workload with every rate multiplied by `factor`; clients have none.
+
+    Raises WorkloadError, also for recorded requests, whose rate is what it was.
+    """
+    if workload.recorded and factor != 1:
+        raise WorkloadError(
+            f"the factor to scale by is {factor}, and recorded requests have no rate to scale; leave it 1"
+        )
     if not 0 <= factor < math.inf:
         raise WorkloadError(f"the factor to scale by is {factor}; it must be a finite number, 0 or above")
     streams = tuple(replace(stream, rate_per_s=stream.rate_per_s * factor) for stream in workload.streams)
     return replace(workload, streams=streams)
+
+
+def scaled_slo_ns(slo_ns: int, scale: float) -> int:
+    """An SLO times a factor, within what is allowed."""
+    return slo_ns if scale == 1.0 else max(1, min(FOREVER_NS, int(slo_ns * scale)))
 
 
 def counted(counts: Sequence[float], interval_s: float) -> tuple[Phase, ...]:
