@@ -22,7 +22,7 @@ def test_the_table_of_clockwork_s_paper_is_exact() -> None:
 
 
 def test_every_shipped_profile_is_sound_and_says_where_it_is_from() -> None:
-    assert len(shipped_profiles()) == 54
+    assert len(shipped_profiles()) == 74
     for row in shipped_profiles().values():
         assert problems(row.profile) == [], row.name
         assert row.source in SOURCES

@@ -63,6 +63,7 @@ def simulate(
     json: Json = None,
 ) -> None:
     """Run the product's own controller over a simulated fleet, in virtual time."""
+    del profiles  # its callback has listed them, and ended the command
     with told_errors(*WRONG, failed=FAILED):
         figures.check_figure(figure, figures.CURVES_ENDING)
         figures.check_figure(timeline, figures.PICTURE_ENDING)
@@ -95,8 +96,8 @@ def _print_report(report: Report, scale: float) -> None:
     columns = ("model", "offered", "in time", "late", "refused", "dropped", "failed", "p50 ms", "p99 ms")
     print_table(title, columns, [_model_row(part) for part in (*report.models, report.total)])
     if len(report.executors) <= EXECUTORS_SHOWN_MAX:
-        columns = ("executor", "busy", "batches", "rows of a batch", "loads")
-        print_table("executors", columns, [_executor_row(part) for part in report.executors])
+        titles = ("executor", "busy", "batches", "rows of a batch", "loads")
+        print_table("executors", titles, [_executor_row(part) for part in report.executors])
     if report.unanswered:
         say(f"{report.unanswered} requests still waited when the run was given up")
 

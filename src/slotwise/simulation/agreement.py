@@ -36,6 +36,7 @@ def findings(spec: Spec, profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     for index, model in enumerate(spec.models):
         yield from _model(model, f"$.models[{index}]", profiles)
     yield from _pipelines(spec)
+    yield from _rates(spec)
     yield from _names(spec)
     yield from _kinds(spec, profiles)
     yield from _fleet(spec)
@@ -74,6 +75,15 @@ def _stages(pipeline: PipelinePart, path: str, names: Sequence[str]) -> Iterator
     for stage, members in enumerate(pipeline.stages):
         for place, member in enumerate(members):
             yield from _known(member, names, f"{path}[{stage}][{place}]", "model")
+
+
+def _rates(spec: Spec) -> Iterator[Finding]:
+    tables: dict[str, Sequence[ModelPart | PipelinePart]] = {"models": spec.models, "pipelines": spec.pipelines}
+    for table, parts in tables.items() if spec.workload is not None else ():
+        for index, part in enumerate(parts):
+            if part.rate_per_s:
+                message = "`[workload]` says who asks how often; leave out one of the two"
+                yield Finding(path=f"$.{table}[{index}].rate_per_s", message=message)
 
 
 def _names(spec: Spec) -> Iterator[Finding]:

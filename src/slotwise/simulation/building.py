@@ -6,7 +6,10 @@ large by the scale. What comes of it, a `Scenario`, can as well be made in code.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from slotwise.config import MIB
 from slotwise.facts.pipeline import expected_ns, expected_rest_ns
@@ -17,11 +20,15 @@ from slotwise.sim.faults import Faults
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
 from slotwise.simulation.models import copies, copy_names
-from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario
+from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario, lasting
+from slotwise.workload.form import Lines, made, wants
 from slotwise.workload.values import Phase, Stream, Workload
 
 LOAD_MS, MEMORY_MIB = 50.0, 10.0
 """Of a model whose times stand in the file, where nothing is said."""
+SLO_MS = 100.0
+"""The usual allowance of models that a workload by name brings along; its requests have their own."""
+SECONDS = 60.0
 EXECUTORS = 2
 UNLIMITED_BYTES = 1 << 62
 WHOLE = SlicePart(share=1.0)
@@ -32,8 +39,8 @@ def core_kind() -> KindPart:
     return KindPart(name="core")
 
 
-def scenario_of(spec: Spec, profiles: Mapping[str, Profile]) -> Scenario:
-    """What a file describes. Raises WorkloadError."""
+def scenario_of(spec: Spec, profiles: Mapping[str, Profile], lines: Lines) -> Scenario:
+    """What a file describes; `lines` hands over what the workload is replayed from. Raises WorkloadError."""
     kinds = {kind.name: kind for kind in (core_kind(), *spec.kinds)}
     used = {device.kind for node in spec.nodes for device in node.devices}
     own = kinds[next(iter(used))].profiles if len(used) == 1 else {}
@@ -47,7 +54,7 @@ def scenario_of(spec: Spec, profiles: Mapping[str, Profile]) -> Scenario:
             *(_group(model.name, [model]) for model in pipelines),
         ),
         fleet=_fleet(spec),
-        workload=_workload(spec),
+        workload=_workload(spec, lines),
         policy=spec.policy,
         settings=spec.policy_settings,
         seed=spec.seed,
@@ -100,24 +107,42 @@ def _group(name: str, models: Sequence[ModelSpec]) -> Group:
     return Group(name=name, models=tuple(model.id for model in models))
 
 
-def _workload(spec: Spec) -> Workload:
-    streams = [
-        Stream(
-            model=f"{name}/1",
-            rate_per_s=part.rate_per_s / part.copies,
-            slo_ns=int(part.slo_ms * MS),
-            priority=part.priority,
-        )
-        for part in spec.models
-        for name in copy_names(part.name, part.copies)
-    ]
-    streams += [
-        Stream(
-            model=f"{part.name}/1", rate_per_s=part.rate_per_s, slo_ns=int(part.slo_ms * MS), priority=part.priority
-        )
-        for part in spec.pipelines
-    ]
-    return Workload(streams=tuple(streams), phases=(Phase(duration_s=spec.seconds),), seed=spec.seed)
+def _workload(spec: Spec, lines: Lines) -> Workload:
+    """As the file says in a table of its own, or at the rates of the models."""
+    if spec.workload is None:
+        phase = Phase(duration_s=SECONDS if spec.seconds is None else spec.seconds)
+        return Workload(streams=tuple(_streams(spec)), phases=(phase,), seed=spec.seed)
+    names = [name for part in spec.models for name in copy_names(part.name, part.copies)]
+    names += [part.name for part in spec.pipelines]
+    workload = made(spec.workload, {name: f"{name}/1" for name in names}, seed=spec.seed, lines=lines).workload
+    return workload if spec.seconds is None else lasting(workload, spec.seconds)
+
+
+def _streams(spec: Spec) -> Iterator[Stream]:
+    parts: tuple[ModelPart | PipelinePart, ...] = (*spec.models, *spec.pipelines)
+    for part in parts:
+        count = part.copies if isinstance(part, ModelPart) else 1
+        for name in copy_names(part.name, count):
+            yield Stream(
+                model=f"{name}/1",
+                rate_per_s=part.rate_per_s / count,
+                slo_ns=int(part.slo_ms * MS),
+                priority=part.priority,
+            )
+
+
+def with_wanted_models(spec: Spec) -> Spec:
+    """The same; where a workload by name finds no models, those that it wants. Raises WorkloadError."""
+    if spec.models or spec.workload is None:
+        return spec
+    seen: Counter[str] = Counter()
+    parts: list[ModelPart] = []
+    for want in wants(spec.workload):
+        again = f".{seen[want.model_type]}" if seen[want.model_type] else ""
+        seen[want.model_type] += 1
+        name = f"{want.model_type}{again}"
+        parts.append(ModelPart(name=name, profile=want.model_type, copies=want.copies, slo_ms=SLO_MS))
+    return replace(spec, models=tuple(parts))
 
 
 def _pipeline(part: PipelinePart, members: Sequence[ModelSpec]) -> ModelSpec:

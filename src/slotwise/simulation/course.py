@@ -38,13 +38,13 @@ class _Executor:
 
 
 class Course:
-    """The intervals begin at `start_ns`; what comes before or after the last of them is left out."""
+    """Intervals from `start_ns` to `end_ns`, the last may be shorter. What comes before or after is left out."""
 
-    def __init__(self, *, start_ns: int, interval_ns: int, intervals: int, executors: Iterable[str]) -> None:
+    def __init__(self, *, start_ns: int, end_ns: int, interval_ns: int, executors: Iterable[str]) -> None:
         self._start_ns = start_ns
         self._interval_ns = interval_ns
-        self._end_ns = start_ns + intervals * interval_ns
-        self._intervals = [_Interval() for _ in range(intervals)]
+        self._end_ns = end_ns
+        self._intervals = [_Interval() for _ in range(-(-(end_ns - start_ns) // interval_ns))]
         self._executors = {name: _Executor() for name in executors}
 
     def ended(self, request: Request, reply: Reply, now_ns: int) -> None:
@@ -87,7 +87,7 @@ class Course:
 
     def executors(self) -> tuple[ExecutorReport, ...]:
         """Every executor."""
-        span_ns = self._end_ns - self._start_ns
+        span_ns = max(1, self._end_ns - self._start_ns)
         return tuple(
             ExecutorReport(
                 executor=name,

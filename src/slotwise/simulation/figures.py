@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -123,5 +124,5 @@ def _scenes(marks: Sequence[Mark], start_ns: int, end_ns: int) -> list[Scene]:
             start_ns=left,
             end_ns=right,
         )
-        for index, (left, right) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for index, (left, right) in enumerate(pairwise(bounds))
     ]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from slotwise.workload.form import WorkloadPart
 
 NUMBER_MAX = 1e9
 Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
@@ -27,7 +28,8 @@ Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model, or several copies of one. Its times are those of a `profile` by name, or stand here.
 
-    `run_ms[i]` is the time of a batch of `rows[i]`. Requests come at `rate_per_s` times the scale, to all copies together.
+    `run_ms[i]` is the time of a batch of `rows[i]`. Requests come at `rate_per_s` times the scale, to all copies
+    together.
     """
 
     name: Name
@@ -142,21 +144,26 @@ class CapacityPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole simulation."""
+    """A whole simulation. Requests come at the models' own rates, or as the workload says.
 
-    models: tuple[ModelPart, ...]
+    A workload by name brings its models along where none is described.
+    """
+
+    models: tuple[ModelPart, ...] = ()
     pipelines: tuple[PipelinePart, ...] = ()
     fleet: FleetPart = FleetPart()
     kinds: tuple[KindPart, ...] = ()
     nodes: tuple[NodePart, ...] = ()
     faults: tuple[FaultPart, ...] = ()
     chance: ChancePart = ChancePart()
+    workload: WorkloadPart | None = None
     capacity: CapacityPart = CapacityPart()
     profiles: tuple[str, ...] = ()
     """Files that `slotwise profile --json` wrote; models name what stands in them as they name what is shipped."""
     policy: str = "slotwise"
     policy_settings: dict[str, object] = {}
     seed: int = 1
-    seconds: Positive = 60.0
+    seconds: Positive | None = None
+    """How long requests come; as long as the workload says, or for a minute."""
     warm_up_s: Amount = 10.0
     """Models are loaded first; requests begin to come this late."""

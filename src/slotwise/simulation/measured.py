@@ -21,7 +21,7 @@ _AT_BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 def read_measured(path: Path) -> dict[str, Profile]:
-    """Every profile of a file by its id, as `ocr/1`, and its name alone. Raises ConfigError, with file, line and field."""
+    """Every profile of a file, by its id, as `ocr/1`, and by its name alone. Raises ConfigError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -52,7 +52,9 @@ def _decoded(content: bytes, called: str) -> list[ModelReport]:
         complaint, _, path = str(error).partition(" - at `")
         path = path.removesuffix("`") or "$"
         line = line_of(json_places(content.decode()), path)
-        raise ConfigError(f"{called}, line {line}: `{path.removeprefix('$').removeprefix('.')}`: {complaint}") from error
+        raise ConfigError(
+            f"{called}, line {line}: `{path.removeprefix('$').removeprefix('.')}`: {complaint}"
+        ) from error
     except (msgspec.DecodeError, RecursionError) as error:
         at = _AT_BYTE.search(str(error))
         line = content.count(b"\n", 0, int(at[1])) + 1 if at else 1

@@ -1,7 +1,7 @@
 """The profiles that Slotwise ships: what other people's devices need for known models, to simulate with.
 
-The numbers lie beside this file and name the table that they are from; `SOURCES` says what each table is. Nothing here
-is run, and none of these models is served. Profiles that `slotwise profile --json` has measured are read in `measured`.
+The numbers lie beside this file: those of Clockwork's models, which are not served here, and what `slotwise profile`
+has measured of the zoo. Each names the table that it is from; `SOURCES` says what each table is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from slotwise.config import ConfigError
 from slotwise.facts.profile import Profile
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
+from slotwise.simulation.measured import measured_in
 
-TABLE = "clockwork.csv"
+TABLE, MEASURED = "clockwork.csv", "measured.json"
 BATCHES = (1, 2, 4, 8, 16)
 """The batch sizes that its columns are for."""
 MB, KB = 1_000_000, 1_000
@@ -24,25 +25,31 @@ SOURCES = {
     "table-1": "Clockwork (OSDI 2020), table 1: TVM on an NVIDIA V100; exact",
     "full-table": "Clockwork, the full table of its preprint, as a public simulator has it; whole numbers are rounded",
     "seeds": "Clockwork's published code: times that its controller starts from, on an NVIDIA V100",
+    "measured": "`slotwise profile` of what `slotwise zoo build` makes: processor time of one core of an Intel Xeon,"
+    " on a machine shared with others, 2026-11-22",
 }
 
 
 @value
 class ShippedProfile:
-    """One line of a shipped table. `input_bytes` and `output_bytes` are a request's; `source` is a key of SOURCES."""
+    """One line of a shipped table; `source` is a key of SOURCES. A request's bytes are None where it has none."""
 
     name: str
     source: str
     profile: Profile
-    input_bytes: int
-    output_bytes: int
+    input_bytes: int | None = None
+    output_bytes: int | None = None
 
 
 @cache
 def shipped_profiles() -> dict[str, ShippedProfile]:
     """Every shipped profile by its name, in the order of the tables."""
-    text = files("slotwise.simulation").joinpath(TABLE).read_text(encoding="utf-8")
-    rows = [_row(fields) for fields in csv.DictReader(text.splitlines())]
+    folder = files("slotwise.simulation")
+    lines = folder.joinpath(TABLE).read_text(encoding="utf-8").splitlines()
+    rows = [_row(fields) for fields in csv.DictReader(lines)]
+    for name, profile in measured_in(folder.joinpath(MEASURED).read_bytes(), MEASURED).items():
+        if "/" not in name:
+            rows.append(ShippedProfile(name=name, source="measured", profile=profile))
     return {row.name: row for row in rows}
 
 

@@ -1,13 +1,15 @@
 """Reads a simulation's file: an error names the file, the line and the key.
 
-The form is checked first, then what its parts must agree on, then the scenario is built: whoever has read a file can run
-it. Files with profiles are looked for beside it.
+The form is checked first, then what its parts must agree on, then the scenario is built: whoever has read a file can
+run it. Files that it names are looked for beside it.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from slotwise.config import ConfigError
 from slotwise.facts.profile import Profile
 from slotwise.facts.value import value
 from slotwise.simulation.agreement import Finding, findings
-from slotwise.simulation.building import scenario_of
+from slotwise.simulation.building import scenario_of, with_wanted_models
 from slotwise.simulation.form import Spec
 from slotwise.simulation.measured import read_measured
 from slotwise.simulation.places import line_of, toml_places
@@ -24,6 +26,7 @@ from slotwise.simulation.profiles import shipped_profiles
 from slotwise.simulation.scenario import Scenario
 from slotwise.workload.values import WorkloadError
 
+WORKLOAD = "$.workload"
 _UNKNOWN_KEY = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 
 
@@ -32,6 +35,7 @@ class Read:
     """A file that has been read, and the profiles that can be named in it."""
 
     path: Path
+    text: str
     spec: Spec
     profiles: dict[str, Profile]
 
@@ -44,9 +48,19 @@ def read_scenario(path: Path) -> Scenario:
 def scenario_in(read: Read) -> Scenario:
     """The same of one that was read. Raises ConfigError."""
     try:
-        return scenario_of(read.spec, read.profiles)
+        return scenario_of(read.spec, read.profiles, partial(_lines, read.path.parent))
     except WorkloadError as error:
-        raise ConfigError(f"{read.path}: {error}") from error
+        raise _told(read.path, read.text, Finding(path=WORKLOAD, message=str(error))) from error
+
+
+def _lines(folder: Path, name: str) -> Iterator[str]:
+    """The lines of a file that a workload is replayed from. Raises ConfigError."""
+    try:
+        with (folder / name).open(encoding="utf-8", newline="") as file:
+            yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{folder / name} cannot be read: {why}") from error
 
 
 def read_spec(path: Path) -> Read:
@@ -59,12 +73,14 @@ def read_spec(path: Path) -> Read:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
-        spec = msgspec.convert(plain, Spec)
+        spec = with_wanted_models(msgspec.convert(plain, Spec))
     except msgspec.ValidationError as error:
         raise _told(path, text, _finding(str(error))) from error
+    except WorkloadError as error:
+        raise _told(path, text, Finding(path=WORKLOAD, message=str(error))) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: {error}") from error
-    read = Read(path=path, spec=spec, profiles=_profiles(spec, path.parent))
+    read = Read(path=path, text=text, spec=spec, profiles=_profiles(spec, path.parent))
     for found in findings(spec, read.profiles):
         raise _told(path, text, found)
     return read

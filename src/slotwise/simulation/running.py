@@ -29,8 +29,10 @@ from slotwise.workload.player import player_of
 
 COOL_DOWN_NS = 600 * S
 """How long replies are waited for after the last arrival."""
-INTERVALS = 60
-"""Of the report's course."""
+INTERVALS_MAX = 100
+"""Of the report's course, but for those of a run beyond all counting."""
+INTERVALS_S = tuple(first * 10.0**power for power in range(-6, 8) for first in (1, 2, 5))
+"""As long as people count in."""
 
 
 def run(
@@ -44,11 +46,11 @@ def run(
     if math.isinf(seconds):
         raise ConfigError("the workload never ends; say how many seconds are to be simulated")
     log_files = simulated_logs(Logs(folder=str(logs), bytes_max=LIMIT_MAX)) if logs is not None else None
-    interval_ns = max(1, math.ceil(seconds * S / INTERVALS))
+    interval_s = next(length for length in INTERVALS_S if seconds <= length * INTERVALS_MAX)
     course = Course(
         start_ns=scenario.warm_up_ns,
-        interval_ns=interval_ns,
-        intervals=INTERVALS,
+        end_ns=scenario.warm_up_ns + int(seconds * S),
+        interval_ns=int(interval_s * S),
         executors=[slice_.executor for slice_ in scenario.fleet.slices],
     )
     recorders: list[Recorder] = [course]
@@ -58,7 +60,11 @@ def run(
         recorders.append(Journal(journal, {"policy": scenario.policy, "settings": dict(scenario.settings)}))
     if log_files is not None:
         recorders.append(log_files)
-    world = simulated(
+
+    def ended(request: Request, reply: Reply) -> None:
+        course.ended(request, reply, world.clock.now_ns())
+
+    world: World = simulated(
         policy=scenario.policy,
         settings=scenario.settings,
         models=scenario.models,
@@ -66,12 +72,12 @@ def run(
         seed=scenario.seed,
         recorders=recorders,
         pipeline_recorders=[log_files] if log_files is not None else [],
-        on_reply=lambda request, reply: course.ended(request, reply, world.clock.now_ns()),
+        on_reply=ended,
     )
     _play(world, scenario)
     if log_files is not None:
         _check_written(log_files.close())
-    return _report(world, scenario, course, interval_ns / S)
+    return _report(world, scenario, course, interval_s)
 
 
 def _play(world: World, scenario: Scenario) -> None:

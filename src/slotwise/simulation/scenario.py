@@ -5,6 +5,7 @@ Files are made into it (`building`) and experiments make it in code; `running` r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import field, replace
 from enum import Enum
@@ -54,7 +55,7 @@ class Group:
 class Scenario:
     """All that a run depends on: two runs of the same value are the same to the byte.
 
-    Models are loaded for `warm_up_ns` before the workload begins. Without `groups` the report has a line for each model.
+    Models are loaded for `warm_up_ns` before the workload begins. Without `groups` the report has a line a model.
     """
 
     models: tuple[ModelSpec, ...]
@@ -84,8 +85,7 @@ def changed(
     """
     workload = scaled(scenario.workload, scale)
     if seconds is not None:
-        streams = tuple(replace(stream, phases=lasting(stream.phases, seconds)) for stream in workload.streams)
-        workload = replace(workload, streams=streams, phases=lasting(workload.phases, seconds))
+        workload = lasting(workload, seconds)
     if seed is not None:
         workload = replace(workload, seed=seed)
         scenario = replace(scenario, seed=seed)
@@ -94,8 +94,19 @@ def changed(
     return replace(scenario, workload=workload)
 
 
-def lasting(phases: tuple[Phase, ...], seconds: float) -> tuple[Phase, ...]:
-    """The same phases for so many seconds, cut short or with a longer last one; none, where there is none."""
+def lasting(workload: Workload, seconds: float) -> Workload:
+    """The same for so many seconds: cut short, or with rates that stay as they are at their end."""
+    end = bisect_left(workload.recorded, int(seconds * S), key=lambda arrival: arrival.at_ns)
+    return replace(
+        workload,
+        streams=tuple(replace(stream, phases=_lasting(stream.phases, seconds)) for stream in workload.streams),
+        phases=_lasting(workload.phases, seconds) or (Phase(duration_s=seconds),),
+        recorded=workload.recorded[:end],
+    )
+
+
+def _lasting(phases: tuple[Phase, ...], seconds: float) -> tuple[Phase, ...]:
+    """The same phases, cut short or with a longer last one; none, where there is none."""
     kept: list[Phase] = []
     left_s = seconds
     for index, phase in enumerate(phases):
