@@ -9,22 +9,22 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from slotwise.app import controller_of
 from slotwise.engine.journal import read_header
 from slotwise.engine.journal import replay as replay_turns
 from slotwise.engine.timeline import read_timeline
-from slotwise.simulation import read_spec, run
+from slotwise.simulation.reading import read_scenario
+from slotwise.simulation.running import run
+from slotwise.simulation.scenario import changed
 
 SPEC = Path(__file__).with_name("mixed.toml")
 
 
 def write(journal: Path) -> None:
     """One second under `edf`, with twice the load that the executors can carry."""
-    spec = replace(read_spec(SPEC), seconds=1.0)
+    scenario = changed(read_scenario(SPEC), policy="edf", scale=2.0, seconds=1.0)
     with journal.open("wb") as file:
-        run(spec, policy="edf", scale=2.0, seed=1, journal=file)
+        run(scenario, journal=file)
 
 
 def replay(journal: Path, policy: str) -> str:

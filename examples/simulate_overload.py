@@ -7,9 +7,9 @@ scheduler. Nothing is slept through: a second of virtual time takes a fraction o
 
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from slotwise.simulation import Spec, read_spec, run
+from slotwise.simulation.reading import read_scenario
+from slotwise.simulation.running import run
+from slotwise.simulation.scenario import Scenario, changed
 
 SPEC = Path(__file__).with_name("mixed.toml")
 SECONDS = 5.0
@@ -18,19 +18,19 @@ SCALES = (0.5, 1.0, 3.0)
 QUARTER = "#####"
 
 
-def in_time_bar(spec: Spec, policy: str, scale: float) -> str:
+def in_time_bar(scenario: Scenario, policy: str, scale: float) -> str:
     """The share of requests that were answered in time, as a bar of whole quarters."""
-    total = run(spec, policy=policy, scale=scale, seed=1).total
+    total = run(changed(scenario, policy=policy, scale=scale, seconds=SECONDS)).total
     return QUARTER * round(4 * total.in_time / total.offered)
 
 
 def main() -> None:
-    spec = replace(read_spec(SPEC), seconds=SECONDS)
+    scenario = read_scenario(SPEC)
     print("Requests answered in time, of all that were sent, to the nearest quarter")
     for scale in SCALES:
         print(f"\nload x{scale:g}")
         for policy in POLICIES:
-            print(f"  {policy:<10}|{in_time_bar(spec, policy, scale):<20}|")
+            print(f"  {policy:<10}|{in_time_bar(scenario, policy, scale):<20}|")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from slotwise.engine.ports import ModelError
 from slotwise.explain.story import read_stories, read_worst
 from slotwise.explain.words import explanation
 from slotwise.policy.presets import PresetError
-from slotwise.simulation import read_spec
+from slotwise.simulation.reading import read_scenario
 
 NAMES = ("server.toml", "slotwise.toml", "config.pbtxt", "tokens.toml", "journal.jsonl", "simulation.toml")
 LINES_MAX = 60
@@ -102,7 +102,7 @@ def _read(path: Path) -> None:
         case "journal.jsonl":
             _journal(path)
         case _:
-            read_spec(path)
+            read_scenario(path)
 
 
 def _journal(path: Path) -> None:

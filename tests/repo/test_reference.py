@@ -17,13 +17,38 @@ from slotwise.edges.repository.settings import Settings
 from slotwise.facts.types import Reason
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.policy.view import TRANSITIONS, TicketState
-from slotwise.simulation import FleetPart, ModelPart, PipelinePart, Spec
+from slotwise.simulation.form import (
+    CapacityPart,
+    ChancePart,
+    DevicePart,
+    FaultPart,
+    FleetPart,
+    KindPart,
+    ModelPart,
+    NodePart,
+    PipelinePart,
+    SlicePart,
+    Spec,
+)
 from tests.repo.cli import read_commands
 from tests.repo.tree import ROOT
 
 STEP = re.compile(r"`([\w/]+\.py): ([\w.]+)`")
-FILE_ONLY = {"models", "pipelines", "fleet"}
+FILE_ONLY = {"models", "pipelines", "fleet", "kinds", "nodes", "faults", "chance", "capacity", "workload"}
 """Keys of a simulation's file that stand as the names of tables."""
+SIMULATION = (
+    Spec,
+    FleetPart,
+    ModelPart,
+    PipelinePart,
+    KindPart,
+    NodePart,
+    DevicePart,
+    SlicePart,
+    FaultPart,
+    ChancePart,
+    CapacityPart,
+)
 
 
 def page(name: str) -> str:
@@ -82,12 +107,7 @@ def test_every_key_of_a_model_stands_in_the_reference() -> None:
 
 
 def test_every_key_of_a_simulation_stands_in_the_reference() -> None:
-    names = [
-        name
-        for part in (Spec, FleetPart, ModelPart, PipelinePart)
-        for name in part.__struct_fields__
-        if name not in FILE_ONLY
-    ]
+    names = [name for part in SIMULATION for name in part.__struct_fields__ if name not in FILE_ONLY]
     assert unnamed(names, section("reference.md", "## The file of a simulation")) == []
 
 

@@ -24,7 +24,8 @@ from slotwise.policy.presets import build_controller
 from slotwise.sim.checks import Checks
 from slotwise.sim.fleet import FleetSettings, SimSlice
 from slotwise.sim.world import World
-from slotwise.simulation import read_spec, run
+from slotwise.simulation.reading import read_scenario
+from slotwise.simulation.running import run
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.values import Arrival, Phase, Stream, Workload
 
@@ -246,7 +247,7 @@ def test_a_simulation_s_file_may_have_pipelines_and_its_journal_tells_of_their_s
     spec, journal = tmp_path / "spec.toml", tmp_path / "journal"
     spec.write_text(SIMULATION)
     with journal.open("wb") as file:
-        report = run(read_spec(spec), policy="slotwise", scale=1, seed=1, journal=file, logs=tmp_path / "logs")
+        report = run(read_scenario(spec), journal=file, logs=tmp_path / "logs")
     told = {one.model: one for one in report.models}
     assert told["both"].in_time > 0.9 * told["both"].offered > 20
     assert told["read"].offered == 0
@@ -264,7 +265,7 @@ def test_a_simulation_s_file_may_have_pipelines_and_its_journal_tells_of_their_s
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('["read", "detect"]', '["write"]', "there is no model write"),
+        ('["read", "detect"]', '["write"]', "there is no model 'write'"),
         ('["read", "detect"]', "[]", "must name a model"),
         ('"both"', '"read"', "two models have the same name"),
     ],
@@ -273,7 +274,7 @@ def test_a_simulation_s_pipeline_that_cannot_be_is_refused(tmp_path: Path, old: 
     spec = tmp_path / "spec.toml"
     spec.write_text(SIMULATION.replace(old, new))
     with pytest.raises(ConfigError, match=words):
-        read_spec(spec)
+        read_scenario(spec)
 
 
 # Which rule for deadlines. Three pipelines beside two single models.

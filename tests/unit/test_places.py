@@ -56,6 +56,7 @@ JSON = """[
         ("$.seconds", 2),
         ("$.fleet", 4),
         ("$.fleet.executors", 5),
+        ("$.models", 7),
         ("$.models[0]", 7),
         ("$.models[0].rows[1]", 9),
         ("$.models[0].text", 13),

@@ -1,4 +1,4 @@
-"""The verb of simulations: `simulate`."""
+"""The verb that runs a simulation: `simulate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as figures: curves over time, and for a short one a picture of every batch. They need matplotlib."""
+"""What came of simulations as figures: curves, and for a short run a picture of every batch. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from slotwise.engine.timeline import read_timeline
 from slotwise.facts.timeline import Mark, Scene
 from slotwise.facts.types import Outcome
 from slotwise.facts.units import S
+from slotwise.simulation.capacity import CapacityReport, Trial
 from slotwise.simulation.report import Point, Report
 from slotwise.simulation.scenario import Scenario
 
@@ -126,3 +127,39 @@ def _scenes(marks: Sequence[Mark], start_ns: int, end_ns: int) -> list[Scene]:
         )
         for index, (left, right) in enumerate(pairwise(bounds))
     ]
+
+
+def draw_capacity(report: CapacityReport, path: Path) -> None:
+    """Attainment and price by the count of devices, a curve for each kind."""
+    from slotwise.edges.plots.panels import Curve, Panel, draw_panels
+
+    kinds = list(report.least)
+    trials = {kind: [trial for trial in report.trials if trial.kind == kind] for kind in kinds}
+    counts = [trial.devices for trial in report.trials]
+    bounds = [min(counts), max(counts)]
+
+    def curves(of: Callable[[Trial], float | None]) -> list[Curve]:
+        drawn = []
+        for kind in kinds:
+            points = [(trial.devices, told) for trial in trials[kind] if (told := of(trial)) is not None]
+            drawn.append(Curve(label=kind, xs=[x for x, _ in points], ys=[y for _, y in points]))
+        return drawn
+
+    target = Curve(label="target", xs=bounds, ys=[report.target, report.target])
+    panels = [
+        Panel(
+            title="requests answered in time",
+            x_label="devices",
+            y_label="share",
+            curves=[*curves(lambda trial: trial.attainment), target],
+            is_x_log=True,
+        ),
+        Panel(
+            title="price of a million requests in time",
+            x_label="devices",
+            y_label="price",
+            curves=curves(lambda trial: trial.price_per_million),
+            is_x_log=True,
+        ),
+    ]
+    draw_panels(f"how many devices for {report.target:.2%} in time: {report.policy}", panels, path)

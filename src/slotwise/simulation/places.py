@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 
-LINES_PER_VALUE_MAX = 1000
+LINES_PER_VALUE_MAX = 200
 """A value that goes on for longer stands on the line on which it begins, and so does all that follows it."""
 ROOT = "$"
 
@@ -37,6 +37,7 @@ def toml_places(text: str) -> dict[str, int]:
         if chunk.lstrip().startswith("["):
             table = _table_path(parsed, chunk.lstrip().startswith("[["), arrays)
             places.setdefault(table, number)
+            places.setdefault(_PARENT.sub("", table) if table.endswith("]") else table, number)
         else:
             _enter(places, parsed, table, number)
     return places
