@@ -167,7 +167,7 @@ def waits_at_most(wait_s: float, rate_per_s: float, run_s: float) -> float:
 
 def capacity(folder: Path, lines: str, jobs: int = 1, seconds: float | None = None) -> CapacityReport:
     read = read_spec(write(folder, f"{QUEUE}\n[capacity]\n{lines}\n"))
-    return find_capacity(wanted(read, seconds=seconds), jobs=jobs, progress=lambda name, done, total: None)
+    return find_capacity(wanted(read, seconds=seconds), jobs=jobs)
 
 
 def test_capacity_finds_what_is_known_of_a_queue_with_one_server(tmp_path: Path) -> None:

@@ -109,11 +109,11 @@ def wanted(
     )
 
 
-def find_capacity(wanted: Wanted, *, jobs: int, progress: Progress) -> CapacityReport:
+def find_capacity(wanted: Wanted, *, jobs: int, progress: Progress | None = None) -> CapacityReport:
     """Try counts of each kind until the least that is enough is known. Raises ConfigError and PresetError."""
     first = wanted.scenarios(wanted.kinds[0], 1)
     trials: dict[str, dict[int, Trial]] = {kind.name: {} for kind in wanted.kinds}
-    for trial in _tried(wanted, trials, jobs, progress):
+    for trial in _tried(wanted, trials, jobs, progress or _silent):
         trials[trial.kind][trial.devices] = trial
     least = {kind: least_enough(_enough(found)) for kind, found in trials.items()}
     best = [trials[kind][count] for kind, count in least.items() if count is not None]
@@ -176,6 +176,10 @@ def _side_by_side(
             yield _trial(wanted, kind, count, future.result())
             submit(kind)
             progress(f"{count} x {kind.name}", done, done + len(under_way))
+
+
+def _silent(name: str, done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 def _run(scenario: Scenario) -> Report:
