@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from slotwise import __version__
-from slotwise.cli import capacity, laboratory, looking, models, serving, showing, workloads
+from slotwise.cli import capacity, experiments, laboratory, looking, models, serving, showing, workloads
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,7 @@ for part in (serving, models, laboratory, capacity, showing, looking):
     app.add_typer(part.commands)
 app.add_typer(models.zoo, name="zoo")
 app.add_typer(workloads.commands, name="workload")
+app.add_typer(experiments.experiment, name="experiment")
 
 
 def main() -> None:
