@@ -194,6 +194,8 @@ def bad(tmp_path: Path) -> Path:
         ("simulate seconds.toml", "seconds.toml, line 3: `seconds`: Expected `float` > 0.0"),
         ("simulate rows.toml", "rows.toml, line 18: `models[1].rows`: run_ms must have one entry for each of rows"),
         ("simulate rows.toml --journal nowhere/journal", "there is no folder nowhere"),
+        ("simulate rows.toml --figure course.pdf", "course.pdf: this figure is written as .svg"),
+        (f"capacity {SPEC}", "there is no kind of device to count; describe one in [[kinds]]"),
         ("replay absent", "absent: No such file or directory"),
         ("replay nothing", "not a journal's header"),
         ("zoo build nothing --only luck", "no model is called luck; there are"),

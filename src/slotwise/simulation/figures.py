@@ -77,15 +77,15 @@ def draw_course(report: Report, path: Path) -> None:
             curves=[curve(name, per_s(name)) for name in told],
         ),
         Panel(
-            title="rows of a batch, and loads",
+            title="size of batches",
             x_label=SECONDS,
-            y_label="rows, loads/s",
-            curves=[
-                curve("rows of a batch, mean", lambda point: point.rows_mean),
-                curve("loads", lambda point: point.loads / report.interval_s),
-            ],
+            y_label="rows",
+            curves=[curve("mean", lambda point: point.rows_mean)],
         ),
     ]
+    if any(point.loads for point in report.course):
+        loads = curve("loads", lambda point: point.loads / report.interval_s)
+        panels.append(Panel(title="models loaded", x_label=SECONDS, y_label="loads/s", curves=[loads]))
     title = f"simulated: {report.policy}, seed {report.seed}: {report.goodput_per_s:.1f} answers a second in time"
     draw_panels(title, panels, path)
 

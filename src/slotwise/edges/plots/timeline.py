@@ -58,6 +58,8 @@ LANE, HALF_BAR, DEADLINES_BELOW, HALF_TICK = 1.0, 0.26, 0.39, 0.07
 """In a lane of height 1: half a bar's height, how far below its middle the deadlines are, half their height."""
 LETTERS_PER_LOOK = 100
 """How many letters of a label a close look is wide."""
+LANE_NAME_LETTERS = 12
+"""Of longer names the letters are smaller."""
 LETTERS_MIN = 5
 """A bar with room for fewer letters stays without a label."""
 
@@ -275,7 +277,9 @@ def _lane_names(axes: Axes, paint: _Paint, *, lowest: int, is_named: bool = True
     names = {height: name for name, height in paint.lanes.items()}
     if lowest == 0:
         names[0] = "turned away"
-    axes.set_yticks(list(names), list(names.values()) if is_named else [""] * len(names))
+    longest = max(map(len, names.values()), default=0)
+    size = STYLE["font.size"] * min(1.0, LANE_NAME_LETTERS / max(1, longest))
+    axes.set_yticks(list(names), list(names.values()) if is_named else [""] * len(names), fontsize=size)
     axes.set_ylim(lowest - 0.5 * LANE, len(paint.lanes) + 0.62 * LANE)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
