@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from slotwise.facts.profile import Profile, problems
 from slotwise.facts.value import value
-from slotwise.simulation.building import core_kind, executors_of, own_profile
-from slotwise.simulation.form import KindPart, ModelPart, NodePart, PipelinePart, Spec
+from slotwise.simulation.building import executors_of, kinds_of, own_profile
+from slotwise.simulation.form import ModelPart, NodePart, PipelinePart, Spec
 from slotwise.simulation.models import copy_names
 
 MODELS_MAX = 100_000
@@ -133,11 +133,11 @@ def _fleet(spec: Spec) -> Iterator[Finding]:
 
 
 def _node(node: NodePart, path: str, spec: Spec) -> Iterator[Finding]:
-    kinds: list[KindPart] = [*spec.kinds, core_kind()]
+    kinds = kinds_of(spec)
     if not node.devices:
         yield Finding(path=f"{path}.devices", message="a node needs a device at least")
     for index, device in enumerate(node.devices):
-        yield from _known(device.kind, [kind.name for kind in kinds], f"{path}.devices[{index}].kind", "kind")
+        yield from _known(device.kind, kinds, f"{path}.devices[{index}].kind", "kind")
         if sum(slice_.share for slice_ in device.slices) > SHARES_MAX:
             yield Finding(path=f"{path}.devices[{index}].slices", message="the slices are more than the device")
 
@@ -150,7 +150,7 @@ def _faults(spec: Spec) -> Iterator[Finding]:
     if not spec.faults or sum(_count(node) for node in spec.nodes) > EXECUTORS_MAX:
         return
     known = {device.kind for node in spec.nodes for device in node.devices}
-    if not known <= {kind.name for kind in (*spec.kinds, core_kind())}:
+    if not known <= kinds_of(spec).keys():
         return  # which is told of already
     for index, fault in enumerate(spec.faults):
         if not executors_of(spec, fault.where):

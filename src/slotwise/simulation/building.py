@@ -19,6 +19,7 @@ from slotwise.facts.units import MS, US, S
 from slotwise.sim.faults import Faults
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
 from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
+from slotwise.simulation.fleets import CLOCKWORK_PAGE_BYTES, CLOCKWORK_PAGES
 from slotwise.simulation.models import copies, copy_names
 from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario, lasting
 from slotwise.workload.form import Lines, made, wants
@@ -34,14 +35,22 @@ UNLIMITED_BYTES = 1 << 62
 WHOLE = SlicePart(share=1.0)
 
 
-def core_kind() -> KindPart:
-    """The kind that needs no description: as fast as profiles say, with memory for everything."""
-    return KindPart(name="core")
+CORE = KindPart(name="core")
+V100 = KindPart(
+    name="v100",
+    memory_mib=CLOCKWORK_PAGES * CLOCKWORK_PAGE_BYTES / MIB,
+    page_mib=CLOCKWORK_PAGE_BYTES / MIB,
+)
+
+
+def kinds_of(spec: Spec) -> dict[str, KindPart]:
+    """All kinds by name: those that need no description, unless the file describes them otherwise, and its own."""
+    return {kind.name: kind for kind in (CORE, V100, *spec.kinds)}
 
 
 def scenario_of(spec: Spec, profiles: Mapping[str, Profile], lines: Lines) -> Scenario:
     """What a file describes; `lines` hands over what the workload is replayed from. Raises WorkloadError."""
-    kinds = {kind.name: kind for kind in (core_kind(), *spec.kinds)}
+    kinds = kinds_of(spec)
     used = {device.kind for node in spec.nodes for device in node.devices}
     own = kinds[next(iter(used))].profiles if len(used) == 1 else {}
     parts = [_copies(part, _profile(part, own, profiles)) for part in spec.models]
@@ -173,7 +182,7 @@ def _pipeline(part: PipelinePart, members: Sequence[ModelSpec]) -> ModelSpec:
 
 def _fleet(spec: Spec) -> FleetSettings:
     part = spec.fleet
-    kinds = {kind.name: kind for kind in (core_kind(), *spec.kinds)}
+    kinds = kinds_of(spec)
     slices = [slice_ for node in spec.nodes for slice_ in _node(node, kinds)]
     return FleetSettings(
         slices=tuple(slices) if spec.nodes else _alike(part.executors or EXECUTORS, part.memory_mib),
