@@ -83,6 +83,13 @@ def test_a_case_that_has_been_run_is_not_run_again_unless_that_is_asked_for(fold
     assert run_it(folder, is_fresh=True) == ALL
 
 
+def test_what_measures_the_machine_runs_anew_every_time_and_one_case_after_the_other(folder: Path) -> None:
+    edit(folder, "draw=draw)", "draw=draw, is_measured=True)")
+    run_it(folder, jobs=2)
+    assert (folder / "tiny/runs").read_text().split() == ALL
+    assert run_it(folder, jobs=2) == ALL
+
+
 def test_a_run_that_was_cut_short_goes_on_where_it_was(folder: Path) -> None:
     run_it(folder)
     rows = folder / "tiny/results" / ROWS_FILE

@@ -58,14 +58,14 @@ def run_experiment(found: Found, options: Options, progress: Progress) -> Verdic
         raise LaboratoryError(f"{found.file}: two cases have the same id; give each its own")
     results = found.results(options.is_quick)
     file = results / ROWS_FILE
-    kept = {} if options.is_fresh else read_kept(file, digests)
+    kept = {} if options.is_fresh or found.experiment.is_measured else read_kept(file, digests)
     write_kept(file, kept.values())
     tasks = [
         _Task(folder=found.folder, is_quick=options.is_quick, case=name, digest=digests[name])
         for name in digests
         if name not in kept
     ]
-    for finished in _run_all(tasks, options.jobs):
+    for finished in _run_all(tasks, 1 if found.experiment.is_measured else options.jobs):
         append_kept(file, finished)
         kept[finished.case] = finished
         progress(finished.case, len(kept), len(digests))

@@ -114,3 +114,5 @@ class Experiment(Generic[C, R]):
     run: Callable[[C], list[R]]
     claims: Callable[[Sequence[R]], tuple[Claim, ...]]
     draw: Callable[[Sequence[R], Path], None]
+    is_measured: bool = False
+    """Whether its cases measure this machine: they run one after the other then, and anew in every run."""
