@@ -147,7 +147,6 @@ PURE_ROOMS = (
 )
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
-    "slotwise.workload.traces": frozenset({"pathlib"}),
 }
 
 HOMES: dict[str, tuple[str, ...]] = {
@@ -173,6 +172,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.measuring",
         "slotwise.simulation",
         "slotwise.terminal",
+        "slotwise.workload",
     ),
     "numpy": (
         "slotwise.policy",
