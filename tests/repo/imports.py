@@ -45,17 +45,18 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "slotwise.lifeline": (),
     "slotwise.client": (
         "slotwise.facts",
-        "slotwise.workload",
         "slotwise.edges.oip.codec",
         "slotwise.edges.oip.datatypes",
         "slotwise.edges.oip.grpc.inference_pb2",
         "slotwise.edges.local",
         "slotwise.edges.store",
     ),
+    "slotwise.load": ("slotwise.facts", "slotwise.workload", "slotwise.client"),
     "slotwise.demo": (
         "slotwise.facts",
         "slotwise.workload",
         "slotwise.client",
+        "slotwise.load",
         "slotwise.engine.timeline",
         "slotwise.edges.plots",
     ),
@@ -147,12 +148,11 @@ PURE_ROOMS = (
 )
 EFFECTS_ALLOWED: dict[str, frozenset[str]] = {
     "slotwise.engine.clock": frozenset({"asyncio", "time"}),
-    "slotwise.workload.traces": frozenset({"pathlib"}),
 }
 
 HOMES: dict[str, tuple[str, ...]] = {
     "google": ("slotwise.edges.oip", "slotwise.edges.repository"),
-    "grpc": ("slotwise.edges.oip.grpc", "slotwise.client.grpc"),
+    "grpc": ("slotwise.edges.oip.grpc", "slotwise.client.grpc", "slotwise.load.grpc"),
     "grpc_health": ("slotwise.edges.oip.grpc",),
     "grpc_reflection": ("slotwise.edges.oip.grpc",),
     "httptools": ("slotwise.edges.oip", "slotwise.client"),
@@ -164,6 +164,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.zygote",
         "slotwise.grpc_door",
         "slotwise.client",
+        "slotwise.load",
         "slotwise.demo",
         "slotwise.explain",
         "slotwise.top",
@@ -173,6 +174,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.measuring",
         "slotwise.simulation",
         "slotwise.terminal",
+        "slotwise.workload",
     ),
     "numpy": (
         "slotwise.policy",
@@ -182,6 +184,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.worker",
         "slotwise.zygote",
         "slotwise.client",
+        "slotwise.load",
         "slotwise.demo",
         "slotwise.app",
     ),

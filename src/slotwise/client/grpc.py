@@ -53,22 +53,10 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         ca_file: str = "",
     ) -> None:
         """Nothing is sent yet. Raises ValueError for what is no token, and OSError for a file that cannot be read."""
-        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = target_of(host, port)
         self._answer_s_max = answer_s_max
-        shown = shown_of(token).strip().partition(": ")[2]
-        self._metadata = (("authorization", shown),) if shown else ()
-        options = [
-            ("grpc.enable_retries", 0),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if is_tls:
-            roots = Path(ca_file).read_bytes() if ca_file else None
-            credentials = grpc.ssl_channel_credentials(roots)
-            self._channel = grpc.aio.secure_channel(self._host, credentials, options=options)
-        else:
-            self._channel = grpc.aio.insecure_channel(self._host, options=options)
+        self._metadata = metadata_of(token)
+        self._channel = channel_of(self._host, is_tls=is_tls, ca_file=ca_file)
         self._call: Call[pb.ModelInferRequest, pb.ModelInferResponse] = self._channel.unary_unary(
             METHOD,
             request_serializer=pb.ModelInferRequest.SerializeToString,
@@ -80,7 +68,7 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         request = encode(question)
         try:
             async with asyncio.timeout(self._answer_s_max):
-                await self._connect()
+                await connect(self._channel, self._host)
                 answer = await self._call(request, metadata=self._metadata)
         except TimeoutError as error:
             raise NoAnswer(f"{self._host} gave no reply within {self._answer_s_max:g} s") from error
@@ -92,14 +80,40 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         """Close the channel; questions under way raise ConnectionLost."""
         await self._channel.close()
 
-    async def _connect(self) -> None:
-        """Wait for a connection. Raises Unreachable, and then nothing has been sent."""
-        state = self._channel.get_state(try_to_connect=True)
-        while state is not grpc.ChannelConnectivity.READY:
-            if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                raise Unreachable(f"{self._host} cannot be reached over gRPC")
-            await self._channel.wait_for_state_change(state)
-            state = self._channel.get_state(try_to_connect=True)
+
+def target_of(host: str, port: int) -> str:
+    """An address in gRPC's form."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def metadata_of(token: str) -> tuple[tuple[str, str], ...]:
+    """What shows a token with a call. Raises ValueError for what is no token."""
+    shown = shown_of(token).strip().partition(": ")[2]
+    return (("authorization", shown),) if shown else ()
+
+
+def channel_of(target: str, *, is_tls: bool, ca_file: str) -> grpc.aio.Channel:
+    """A channel with a connection of its own, not made yet. Raises OSError for a file that cannot be read."""
+    options = [
+        ("grpc.enable_retries", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if not is_tls:
+        return grpc.aio.insecure_channel(target, options=options)
+    roots = Path(ca_file).read_bytes() if ca_file else None
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(roots), options=options)
+
+
+async def connect(channel: grpc.aio.Channel, target: str) -> None:
+    """Wait for a channel's connection. Raises Unreachable, and then nothing has been sent."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise Unreachable(f"{target} cannot be reached over gRPC")
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
 
 
 def encode(question: Question) -> pb.ModelInferRequest:

@@ -21,7 +21,18 @@ from itertools import chain, count, repeat
 from slotwise.facts.types import FOREVER_NS, Request
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.workload.values import Arrival, Bursty, Fixed, Gamma, Phase, Poisson, Process, Stream, Workload
+from slotwise.workload.values import (
+    Arrival,
+    Bursty,
+    Fixed,
+    Gamma,
+    Phase,
+    Poisson,
+    Process,
+    Stream,
+    Workload,
+    scaled_slo_ns,
+)
 
 
 def arrivals(workload: Workload) -> Iterator[Arrival]:
@@ -90,16 +101,11 @@ def _instants(pieces: Iterable[_Piece], stream: Stream, gap: Callable[[], float]
         expected = rate * piece.duration_s
         start_ns = piece.start_s * S
         gap_ns = S / rate
-        slo_ns = _scaled_slo_ns(stream.slo_ns, piece.slo_scale)
+        slo_ns = scaled_slo_ns(stream.slo_ns, piece.slo_scale)
         while due < expected:
             yield int(start_ns + due * gap_ns), slo_ns
             due += gap()
         due -= expected
-
-
-def _scaled_slo_ns(slo_ns: int, scale: float) -> int:
-    """An SLO times a factor, within what is allowed."""
-    return slo_ns if scale == 1.0 else max(1, min(FOREVER_NS, int(slo_ns * scale)))
 
 
 def _gaps(process: Process, rng: random.Random) -> Callable[[], float]:

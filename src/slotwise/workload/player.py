@@ -13,14 +13,15 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle
+from itertools import accumulate, cycle
 
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 from slotwise.workload.arrivals import arrivals
-from slotwise.workload.values import Arrival, Bursty, Clients, Workload
+from slotwise.workload.values import Arrival, Bursty, Clients, Workload, scaled_slo_ns
 
 
 @value
@@ -91,6 +92,9 @@ class _Set:
         self._models = cycle(clients.models)
         self._left = math.inf if clients.requests_max is None else clients.requests_max
         self._bursts = _Bursts(clients.bursts, rng) if clients.bursts else None
+        ends_s = list(accumulate(phase.duration_s for phase in clients.phases))
+        self._slo_starts_ns = [int(end_s * S) for end_s in ends_s[:-1]]
+        self._slos_ns = [scaled_slo_ns(clients.slo_ns, phase.slo_scale) for phase in clients.phases]
 
     def starts_ns(self) -> Iterator[int | None]:
         """When each of them asks first."""
@@ -100,8 +104,9 @@ class _Set:
     def arrival(self, at_ns: int) -> Arrival:
         """What is asked."""
         clients = self._clients
+        slo_ns = self._slos_ns[bisect_right(self._slo_starts_ns, at_ns)] if self._slos_ns else clients.slo_ns
         return Arrival(
-            at_ns=at_ns, model=next(self._models), slo_ns=clients.slo_ns, rows=clients.rows, priority=clients.priority
+            at_ns=at_ns, model=next(self._models), slo_ns=slo_ns, rows=clients.rows, priority=clients.priority
         )
 
     def again_ns(self, at_ns: int, retry_after_ns: int) -> int | None:
@@ -122,12 +127,14 @@ class _Set:
 
 
 class _Bursts:
-    """Stretches in which clients ask, drawn as far as they are asked about. The first begins at the start."""
+    """Stretches in which clients ask, drawn as far as they are asked about; the start may lie within one or between."""
 
     def __init__(self, shape: Bursty, rng: random.Random) -> None:
         self._shape = shape
         self._rng = rng
-        self._bursts_ns = [(0, self._drawn_ns(shape.mean_burst_s))]
+        is_burst = rng.random() * (shape.mean_burst_s + shape.mean_idle_s) < shape.mean_burst_s
+        begin_ns = 0 if is_burst else self._drawn_ns(shape.mean_idle_s)
+        self._bursts_ns = [(begin_ns, begin_ns + self._drawn_ns(shape.mean_burst_s))]
 
     def within_ns(self, at_ns: int) -> int:
         """The instant itself if it lies in a burst, else the begin of the next."""

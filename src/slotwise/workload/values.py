@@ -121,6 +121,8 @@ class Clients:
     start_within_s: float = 0.0
     """Each starts at a random instant in this time, so that they do not march in step."""
     bursts: Bursty | None = None
+    phases: tuple[Phase, ...] = ()
+    """How their SLO changes over time; after the last it stays. The workload's phases do not concern it."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -137,6 +139,9 @@ class Clients:
             raise WorkloadError(
                 f"start_within_s {where} is {self.start_within_s}; it must be a finite number, 0 or above"
             )
+        _require_endless_last(self.phases, where)
+        if any(phase.scale != 1.0 for phase in self.phases):
+            raise WorkloadError(f"a phase {where} has a scale; clients have no rate, and only slo_scale is for them")
 
 
 @value
@@ -183,6 +188,11 @@ def scaled(workload: Workload, factor: float) -> Workload:
         raise WorkloadError(f"the factor to scale by is {factor}; it must be a finite number, 0 or above")
     streams = tuple(replace(stream, rate_per_s=stream.rate_per_s * factor) for stream in workload.streams)
     return replace(workload, streams=streams)
+
+
+def scaled_slo_ns(slo_ns: int, scale: float) -> int:
+    """An SLO times a factor, within what is allowed."""
+    return slo_ns if scale == 1.0 else max(1, min(FOREVER_NS, int(slo_ns * scale)))
 
 
 def counted(counts: Sequence[float], interval_s: float) -> tuple[Phase, ...]:
