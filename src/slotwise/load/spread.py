@@ -1,7 +1,7 @@
 """How durations are spread: counts in buckets so narrow that any quantile is right to 0.4%, in little memory. Pure.
 
-How it works: from 256 ns on each doubling is cut into 128 equal buckets, and a quantile is the middle of the one that it
-falls into, so an hour and a microsecond are told equally well. Buckets that nothing has fallen into take no room.
+How it works: from 256 ns on each doubling is cut into 128 equal buckets, and a quantile is the middle of the one that
+it falls into, so an hour and a microsecond are told equally well. Buckets that nothing has fallen into take no room.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class Spread:
         self._counts[bucket] = self._counts.get(bucket, 0) + 1
         self.count += 1
         self.sum_ns += ns
-        if ns > self.max_ns:
-            self.max_ns = ns
+        self.max_ns = max(self.max_ns, ns)
 
     def merge(self, other: Spread) -> None:
         """Count in all that another has."""
