@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import msgspec
@@ -19,11 +19,13 @@ import numpy as np
 
 import slotwise.edges.oip.grpc.inference_pb2 as pb
 from slotwise.client.errors import ClientError, ConnectionLost, NoAnswer, ServerFault, Unreachable
+from slotwise.client.pages import SLO_KEY, InputSpec, ServerModel, ready_names, slo_ns_of
 from slotwise.client.question import Asker, Question
 from slotwise.client.wire import DTYPES, Array, InferResult, Timing, elements_as_array, error_for, packed, shown_of
 from slotwise.edges.oip.datatypes import BYTES, TensorFault
 
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SERVICE = "/inference.GRPCInferenceService"
+METHOD = f"{SERVICE}/ModelInfer"
 ANSWER_S_MAX = 60.0
 MESSAGE_BYTES_MAX = 1 << 30
 STATUSES = {
@@ -37,6 +39,8 @@ STATUSES = {
 }
 """Others are the server's fault, but for RESOURCE_EXHAUSTED: a rate that has been used up, or a message too long."""
 Call = grpc.aio.UnaryUnaryMultiCallable
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
@@ -79,6 +83,58 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
     async def close(self) -> None:
         """Close the channel; questions under way raise ConnectionLost."""
         await self._channel.close()
+
+
+class GrpcPages:
+    """What a server says of its models, over gRPC; the `Pages` of that way."""
+
+    def __init__(self, host: str, port: int, *, token: str = "", is_tls: bool = False, ca_file: str = "") -> None:
+        """Raises ValueError for what is no token."""
+        self._target = target_of(host, port)
+        self._metadata = metadata_of(token)
+        self._channel = channel_of(self._target, is_tls=is_tls, ca_file=ca_file)
+        self._index: Call[pb.RepositoryIndexRequest, pb.RepositoryIndexResponse] = self._channel.unary_unary(
+            f"{SERVICE}/RepositoryIndex",
+            request_serializer=pb.RepositoryIndexRequest.SerializeToString,
+            response_deserializer=pb.RepositoryIndexResponse.FromString,
+        )
+        self._described: Call[pb.ModelMetadataRequest, pb.ModelMetadataResponse] = self._channel.unary_unary(
+            f"{SERVICE}/ModelMetadata",
+            request_serializer=pb.ModelMetadataRequest.SerializeToString,
+            response_deserializer=pb.ModelMetadataResponse.FromString,
+        )
+        self._configured: Call[pb.ModelConfigRequest, pb.ModelConfigResponse] = self._channel.unary_unary(
+            f"{SERVICE}/ModelConfig",
+            request_serializer=pb.ModelConfigRequest.SerializeToString,
+            response_deserializer=pb.ModelConfigResponse.FromString,
+        )
+
+    async def names(self) -> list[str]:
+        """The models that can be asked."""
+        listed = await self._page(self._index, pb.RepositoryIndexRequest())
+        return ready_names((one.name, one.state) for one in listed.models)
+
+    async def model(self, name: str) -> ServerModel:
+        """One of them."""
+        model, _, version = name.partition("/")
+        metadata = await self._page(self._described, pb.ModelMetadataRequest(name=model, version=version))
+        inputs = tuple(InputSpec(one.name, one.datatype, tuple(one.shape)) for one in metadata.inputs)
+        try:
+            told = await self._page(self._configured, pb.ModelConfigRequest(name=model, version=version))
+        except ClientError:
+            return ServerModel(name=name, inputs=inputs, slo_ns=None)  # an extension, which a server may do without
+        return ServerModel(name=name, inputs=inputs, slo_ns=slo_ns_of(told.config.parameters[SLO_KEY].string_value))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def _page(self, call: Call[Q, A], request: Q) -> A:
+        await connect(self._channel, self._target)
+        try:
+            return await call(request, timeout=ANSWER_S_MAX, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(self._target, error) from error
 
 
 def target_of(host: str, port: int) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Generic
+from typing import Generic, Protocol
 
 from slotwise.client.errors import ClientError, Refused
 from slotwise.facts.types import FOREVER_NS
@@ -22,7 +22,7 @@ from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Sending, ending_of
 from slotwise.load.lines import Line, R, Reply, Way
-from slotwise.workload.player import Asking, Player
+from slotwise.workload.player import Asking
 
 LINES = 256
 """Requests that can be under way at once."""
@@ -64,6 +64,19 @@ class _Asked:
     waits_since_ns: int | None = None
 
 
+class Asks(Protocol):
+    """Who says who asks next, and when: a `Player`, or what stands before one."""
+
+    def due_ns(self) -> int | None:
+        """When the next request is to be sent; None while there is none."""
+
+    def take(self) -> Asking:
+        """The request that is due next."""
+
+    def answered(self, asking: Asking, at_ns: int, retry_after_ns: int = 0) -> None:
+        """A request has ended."""
+
+
 class Sender(Generic[R]):
     """A sender with its lines. `open` it, `play` workloads one after the other, `close` it.
 
@@ -75,7 +88,8 @@ class Sender(Generic[R]):
     ) -> None:
         """`give_up_ns` is how long any one request may be without a reply, also while others are still sent."""
         self._way = way
-        self._lines = lines
+        self.lines = lines
+        """How many requests can be under way at once."""
         self._drain_s_max = drain_s_max
         self._give_up_ns = give_up_ns
         self._free: list[Line[R]] = []
@@ -85,7 +99,7 @@ class Sender(Generic[R]):
         self._mending: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = FOREVER_NS
-        self._player: Player
+        self._player: Asks
         self._note: Note
         self._started_ns = 0
         self._end_ns = FOREVER_NS
@@ -111,10 +125,10 @@ class Sender(Generic[R]):
         if self._mending is not None:
             self._mending.cancel()
         self._free = [line for line in self._free if line.is_open]
-        self._free += await self._way.open(self._lines - len(self._free))
+        self._free += await self._way.open(self.lines - len(self._free))
 
     async def play(
-        self, player: Player, note: Note, duration_ns: int = FOREVER_NS, *, ends_when_spent: bool = False
+        self, player: Asks, note: Note, duration_ns: int = FOREVER_NS, *, ends_when_spent: bool = False
     ) -> Run:
         """Ask all that is due within the duration, and wait for the replies; `note` is called with each ending.
 
@@ -136,7 +150,7 @@ class Sender(Generic[R]):
             self._disarm()
         return Run(started_ns=self._started_ns, ended_ns=ended_ns, waits=self._waits)
 
-    async def record(self, player: Player, duration_ns: int) -> Played:
+    async def record(self, player: Asks, duration_ns: int) -> Played:
         """The same, with all requests kept."""
         sendings: list[Sending] = []
         run = await self.play(player, lambda sending, _: sendings.append(sending), duration_ns)
@@ -281,7 +295,7 @@ class Sender(Generic[R]):
     async def _make_lines(self) -> None:
         """Make the lines that are missing, as long as it takes."""
         pause_s = MEND_S_MIN
-        while missing := self._lines - sum(line.is_open for line in (*self._free, *self._busy)):
+        while missing := self.lines - sum(line.is_open for line in (*self._free, *self._busy)):
             try:
                 made = await self._way.open(missing)
             except ClientError as error:

@@ -31,7 +31,19 @@ from slotwise.workload.named.steady import (
 )
 from slotwise.workload.values import Workload, WorkloadError
 
-__all__ = ["NAMED", "Built", "Given", "Named", "Parameter", "Want", "build", "help_of", "names_for", "parameters_of"]
+__all__ = [
+    "NAMED",
+    "Built",
+    "Given",
+    "Named",
+    "Parameter",
+    "Want",
+    "build",
+    "help_of",
+    "names_for",
+    "parameters_of",
+    "wants_of",
+]
 
 NAMED: dict[str, type[Named]] = {
     "simple": Simple,
@@ -75,6 +87,11 @@ def build(name: str, given: Given | None = None, *, models: Sequence[str] = (), 
     wants = made.wants
     asked = _enough(name, wants, models) if models else names_for(wants)
     return Built(name=name, wants=wants, models=asked, workload=made.made(asked, seed), about=help_of(type(made)))
+
+
+def wants_of(name: str, given: Given | None = None) -> tuple[Want, ...]:
+    """The models that a workload wants, in their order. Raises WorkloadError as `build` does."""
+    return read_parameters(name, kind_of(name), given or {}).wants
 
 
 def kind_of(name: str) -> type[Named]:
