@@ -103,7 +103,13 @@ def cases(is_quick: bool) -> tuple[Run, ...]:
     """Both policies in both forms."""
     seconds = {REAL: 8.0 if is_quick else 60.0, SIMULATED: 10.0 if is_quick else 120.0}
     return tuple(
-        Run(id=f"{form}-{policy}", policy=policy, form=form, seconds=seconds[form])
+        Run(
+            id=f"{form}-{policy}",
+            policy=policy,
+            is_measured=form == REAL,
+            form=form,
+            seconds=seconds[form],
+        )
         for form in (REAL, SIMULATED)
         for policy in POLICIES
     )
@@ -272,5 +278,4 @@ EXPERIMENT = Experiment(
     run=run,
     claims=claims,
     draw=draw,
-    is_measured=True,
 )

@@ -77,13 +77,21 @@ class Row(msgspec.Struct, frozen=True):
 def cases(is_quick: bool) -> tuple[Competition, ...]:
     """Alone, by the number of passes; and competing, for a while."""
     seconds, runs = (2.0, 10_000) if is_quick else (20.0, 100_000)
-    alone = Competition(id=ALONE, policy="none", how=ALONE, competitors=1, seconds=CASE_S_MAX, runs_max=runs)
-    competing = (
-        Competition(id=f"{how}-{many}", policy="none", how=how, competitors=many, seconds=seconds, runs_max=runs)
-        for how in ("threads", "processes")
-        for many in COMPETITORS
-    )
+    alone = _case(ALONE, 1, CASE_S_MAX, runs)
+    competing = (_case(how, many, seconds, runs) for how in ("threads", "processes") for many in COMPETITORS)
     return (alone, *competing)
+
+
+def _case(how: str, competitors: int, seconds: float, runs_max: int) -> Competition:
+    return Competition(
+        id=f"{how}-{competitors}",
+        policy="none",
+        is_measured=True,
+        how=how,
+        competitors=competitors,
+        seconds=seconds,
+        runs_max=runs_max,
+    )
 
 
 def run(case: Competition) -> list[Row]:
@@ -190,5 +198,4 @@ EXPERIMENT = Experiment(
     run=run,
     claims=claims,
     draw=draw,
-    is_measured=True,
 )

@@ -103,7 +103,7 @@ def cases(is_quick: bool) -> tuple[Comparison, ...]:
     """Real executors under `slotwise`; emulated ones under `clockwork` too."""
     seconds = 4.0 if is_quick else 15.0
     return tuple(
-        Comparison(id=f"{executors}-{policy}", policy=policy, executors=executors, seconds=seconds)
+        Comparison(id=f"{executors}-{policy}", policy=policy, is_measured=True, executors=executors, seconds=seconds)
         for executors, policy in ((REAL, "slotwise"), (EMULATED, "slotwise"), (EMULATED, "clockwork"))
     )
 
@@ -373,5 +373,4 @@ EXPERIMENT = Experiment(
     run=run,
     claims=claims,
     draw=draw,
-    is_measured=True,
 )

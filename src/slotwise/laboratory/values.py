@@ -29,6 +29,8 @@ class Case:
 
     id: str
     policy: str
+    is_measured: bool = False
+    """Whether it measures this machine: it is run alone then, after all that do not, and anew in every run."""
 
 
 class Relation(Enum):
@@ -114,5 +116,3 @@ class Experiment(Generic[C, R]):
     run: Callable[[C], list[R]]
     claims: Callable[[Sequence[R]], tuple[Claim, ...]]
     draw: Callable[[Sequence[R], Path], None]
-    is_measured: bool = False
-    """Whether its cases measure this machine: they run one after the other then, and anew in every run."""
