@@ -23,7 +23,7 @@ from slotwise.laboratory.azure import day, scaled_models, scaled_rate_per_s
 from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, not_below, settings_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, at_most, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Machinery, Stretch, Watch, play
-from slotwise.simulation.fleets import clockwork_fleet
+from slotwise.simulation.fleets import CLOCKWORK_PAGES, clockwork_fleet
 from slotwise.workload.player import player_of
 
 TRACES = Path(__file__).with_name("trace")
@@ -32,6 +32,10 @@ MINUTE_NS = 60 * S
 SLO_MS = 100.0
 AHEAD_MS, BATCH_MAX = 10.0, 8
 """The figure's scripts leave Clockwork's defaults."""
+DEVICES = 1
+PAGES = {"paper": CLOCKWORK_PAGES, "short": 576}
+"""Of a GPU. The stand-in asks fewer models in a minute than the paper's trace did, so that as much memory for each model
+puts less strain on it; the short one is for the models asked in a minute what the paper's was."""
 SETTLING_SHARE = 1 / 6
 """Of the time, at its begin, which does not count: memory fills. The paper left out 10 minutes."""
 FAILED_SHARE = 0.001
@@ -45,7 +49,7 @@ NEAR_SHARE = 0.5
 class Replay(Case):
     """A policy over the first minutes of a day; `trace` is a file, or empty for the stand-in."""
 
-    devices: int
+    memory: str
     minutes: int
     trace: str
 
@@ -54,6 +58,7 @@ class Row(msgspec.Struct, frozen=True):
     """One minute, by when requests arrived. `batch_mean` is what a request sees: larger batches count for more of them."""
 
     policy: str
+    memory: str
     source: str
     minute: int
     counts: bool
@@ -76,24 +81,28 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def cases(is_quick: bool) -> tuple[Replay, ...]:
-    """Half an hour, or two minutes."""
+    """Half an hour with the paper's memory, half of that with less; or two minutes each."""
     file = next((str(path) for path in sorted(TRACES.glob("*.csv"))), "")
-    minutes = 2 if is_quick else 30
-    return tuple(Replay(id=policy, policy=policy, devices=1, minutes=minutes, trace=file) for policy in POLICIES)
+    minutes = {"paper": 2, "short": 2} if is_quick else {"paper": 30, "short": 15}
+    return tuple(
+        Replay(id=f"{memory}-{policy}", policy=policy, memory=memory, minutes=minutes[memory], trace=file)
+        for memory in PAGES
+        for policy in POLICIES
+    )
 
 
 def run(case: Replay) -> list[Row]:
     """Replay: a row for each minute."""
     seconds = case.minutes * 60.0
     today = day(
-        models=scaled_models(case.devices), rate_per_s=scaled_rate_per_s(case.devices), seconds=seconds, file=case.trace
+        models=scaled_models(DEVICES), rate_per_s=scaled_rate_per_s(DEVICES), seconds=seconds, file=case.trace
     )
     stretches_ns = [WARM_UP_NS + minute * MINUTE_NS for minute in range(case.minutes + 1)]
     watch, minutes = Watch(stretches_ns), Minutes()
     play(
         policy=case.policy,
         models=today.models,
-        fleet=clockwork_fleet(case.devices),
+        fleet=clockwork_fleet(DEVICES, pages=PAGES[case.memory]),
         player=player_of(today.workload),
         seconds=seconds,
         watch=watch,
@@ -141,6 +150,7 @@ def _row(case: Replay, source: str, stretch: Stretch, machinery: Machinery, minu
     cold = len(minutes.cold[minute])
     return Row(
         policy=case.policy,
+        memory=case.memory,
         source=source,
         minute=minute,
         counts=minute >= case.minutes * SETTLING_SHARE,
@@ -155,24 +165,25 @@ def _row(case: Replay, source: str, stretch: Stretch, machinery: Machinery, minu
         cold_models=cold,
         warm_models=len(minutes.asked[minute]) - cold,
         cold_per_s=round(stretch.cold / 60, 3),
-        gpu_busy=round(machinery.run_s / 60 / case.devices, 4),
-        load_busy=round(machinery.load_s / 60 / case.devices, 4),
+        gpu_busy=round(machinery.run_s / 60 / DEVICES, 4),
+        load_busy=round(machinery.load_s / 60 / DEVICES, 4),
     )
 
 
 def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
     """Goodput is the load, nothing comes late, and the rest is like the paper's figure; and ours is not below theirs."""
     made: list[Claim] = []
-    shares: dict[str, float] = {}
-    for policy in dict.fromkeys(row.policy for row in rows):
-        counted = [row for row in rows if row.policy == policy and row.counts]
-        shares[policy] = sum(row.goodput_per_s for row in counted) / sum(row.offered_per_s for row in counted)
-        made += _claims(policy, counted, shares[policy])
-    return (*made, *not_below("fig9.slotwise_beside_published.goodput_share", shares))
+    for memory in dict.fromkeys(row.memory for row in rows):
+        shares: dict[str, float] = {}
+        for policy in dict.fromkeys(row.policy for row in rows if row.memory == memory):
+            counted = [row for row in rows if (row.policy, row.memory) == (policy, memory) and row.counts]
+            shares[policy] = sum(row.goodput_per_s for row in counted) / sum(row.offered_per_s for row in counted)
+            made += _claims(f"fig9.{memory}.{policy}", policy, counted, shares[policy])
+        made += not_below(f"fig9.{memory}.slotwise_beside_published.goodput_share", shares)
+    return tuple(made)
 
 
-def _claims(policy: str, rows: Sequence[Row], share: float) -> tuple[Claim, ...]:
-    name = f"fig9.{policy}"
+def _claims(name: str, policy: str, rows: Sequence[Row], share: float) -> tuple[Claim, ...]:
     goodput_per_s = sum(row.goodput_per_s for row in rows)
     cold_share = sum(row.cold_per_s for row in rows) / goodput_per_s
     batch = sum(row.batch_mean for row in rows) / len(rows)
@@ -206,31 +217,31 @@ def _claims(policy: str, rows: Sequence[Row], share: float) -> tuple[Claim, ...]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """The paper's five panels, and how busy the GPU was."""
+    """The paper's five panels, and how busy the GPU was, with the paper's memory."""
+    shown = [row for row in rows if row.memory == "paper"]
     panels = [
-        _panel(rows, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}),
-        _panel(rows, "b: latency", "ms", {"p50": "ms_p50", "p99": "ms_p99", "max": "ms_max"}),
-        _panel(rows, "c: batch that a request was in", "requests", {"mean": "batch_mean"}),
-        _panel(rows, "d: models asked in a minute", "models", {"cold": "cold_models", "warm": "warm_models"}),
-        _panel(rows, "e: cold starts in time", "per s", {"cold": "cold_per_s"}),
-        _panel(rows, "how busy the GPU was", "share", {"runs": "gpu_busy", "loads": "load_busy"}),
+        _panel(shown, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}),
+        _panel(shown, "b: latency", "ms", {"p50": "ms_p50", "p99": "ms_p99", "max": "ms_max"}),
+        _panel(shown, "c: batch that a request was in", "requests", {"mean": "batch_mean"}),
+        _panel(shown, "d: models asked in a minute", "models", {"cold": "cold_models", "warm": "warm_models"}),
+        _panel(shown, "e: cold starts in time", "per s", {"cold": "cold_per_s"}),
+        _panel(shown, "how busy the GPU was", "share", {"runs": "gpu_busy", "loads": "load_busy"}),
     ]
     draw_panels(f"A day of functions on one GPU; from {rows[0].source}", panels, path)
 
 
 def _panel(rows: Sequence[Row], title: str, y_label: str, fields: dict[str, str]) -> Panel:
-    policies = dict.fromkeys(row.policy for row in rows)
     return Panel(
         title=title,
         x_label="minute",
         y_label=y_label,
         curves=[
             Curve(
-                label=f"{policy}, {label}" if len(fields) > 1 else policy,
+                label=f"{policy}, {label}",
                 xs=[row.minute for row in rows if row.policy == policy],
                 ys=[getattr(row, field) for row in rows if row.policy == policy],
             )
-            for policy in policies
+            for policy in dict.fromkeys(row.policy for row in rows)
             for label, field in fields.items()
         ],
     )

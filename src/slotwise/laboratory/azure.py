@@ -1,4 +1,4 @@
-"""The day of traffic that experiments replay, scaled to fewer devices: models of Clockwork's zoo, asked as a trace says.
+"""The day of traffic that experiments replay, scaled to fewer devices: the zoo of Clockwork, asked as a trace says.
 
 The paper had 12 GPUs, 4,026 models of 61 types, about 46,000 functions and 9,638 requests a second on average. What is
 scaled keeps these numbers for each GPU, so that memory is as short and functions are as many to a model as there.
