@@ -22,8 +22,7 @@ from slotwise.facts.value import value
 from slotwise.policy.presets import NOTHING, build_controller
 from slotwise.sim.fleet import FleetSettings
 from slotwise.sim.world import World
-from slotwise.workload.player import player_of
-from slotwise.workload.values import Workload
+from slotwise.workload.player import Player
 
 WARM_UP_NS = 2 * S
 """Before the workload starts; whoever loads models unasked does it now."""
@@ -161,13 +160,14 @@ def play(
     policy: str,
     models: Sequence[ModelSpec],
     fleet: FleetSettings,
-    workload: Workload,
+    player: Player,
+    seconds: float,
     watch: Watch,
     settings: Mapping[str, object] = NOTHING,
     seed: int = 1,
     recorders: Sequence[Recorder] = (),
 ) -> World:
-    """Play a workload from `WARM_UP_NS` on to its end and on until all is answered; the world as it is then."""
+    """Play a workload of so many seconds from `WARM_UP_NS` on, and go on until all is answered; the world then."""
     world = World(
         controller=build_controller(policy, settings=settings),
         models=models,
@@ -175,8 +175,8 @@ def play(
         seed=seed,
         recorders=(watch, *recorders),
     )
-    world.play(player_of(workload), WARM_UP_NS)
-    world.run(WARM_UP_NS + int(workload.duration_s * S) + COOL_DOWN_NS)
+    world.play(player, WARM_UP_NS)
+    world.run(WARM_UP_NS + int(seconds * S) + COOL_DOWN_NS)
     return world
 
 

@@ -181,10 +181,11 @@ class Clockwork:
             self._awake[heapq.heappop(self._alarms)[1]] = None
         while self._awake:
             name = next(iter(self._awake))
+            del self._awake[name]
             run = self._feed(self._lanes[name], now_ns) if name in self._lanes else None
             if run is not None:
+                self._awake[name] = None  # the others come first now: an executor is given one action at a time
                 return run
-            del self._awake[name]
         return self._loads.choose(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
@@ -312,6 +313,8 @@ class Clockwork:
             self._loads.wait_no_more(waiting)
         self._tidy(line)
         self._loads.use(lane.name, line.model)
+        holders = self._models[line.model].holders
+        holders[lane.name] = holders.pop(lane.name)  # executors take turns, as if each looked for work by itself
         self._sent = (lane, taken)
         settings = self._settings
         return Run(
