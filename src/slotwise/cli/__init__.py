@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from slotwise import __version__
-from slotwise.cli import experiments, laboratory, looking, models, serving, showing
+from slotwise.cli import experiments, laboratory, load, looking, models, serving, showing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Serve many models on few machines, and answer on time.",
 )
-for part in (serving, models, laboratory, showing, looking):
+for part in (serving, models, load, laboratory, showing, looking):
     app.add_typer(part.commands)
 app.add_typer(models.zoo, name="zoo")
 app.add_typer(experiments.experiment, name="experiment")

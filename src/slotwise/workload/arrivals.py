@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count, repeat
+from operator import attrgetter
 
 from slotwise.facts.types import FOREVER_NS, Request
 from slotwise.facts.units import S
@@ -38,8 +39,17 @@ from slotwise.workload.values import (
 def arrivals(workload: Workload) -> Iterator[Arrival]:
     """All arrivals in order of time, made as they are asked for; the same for the same workload, always.
 
-    Of those at the same nanosecond the earlier stream's comes first.
+    Of those at the same nanosecond recorded ones come first, then the earlier stream's.
     """
+    if not workload.recorded:
+        return _streamed(workload)
+    if not workload.streams:
+        return iter(workload.recorded)
+    return heapq.merge(workload.recorded, _streamed(workload), key=attrgetter("at_ns"))
+
+
+def _streamed(workload: Workload) -> Iterator[Arrival]:
+    """What streams ask."""
     streams = workload.streams
     draws = [instants.__next__ for instants in _streams_instants(workload)]
     heap: list[tuple[int, int, int]] = []

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from slotwise.facts.units import S
 from slotwise.facts.value import value
 
 
@@ -145,16 +146,29 @@ class Clients:
 
 
 @value
-class Workload:
-    """Streams and clients side by side. Streams without phases of their own run through the workload's.
+class Arrival:
+    """One request to come, `at_ns` after the workload's start."""
 
-    It ends with the last phase of all; clients ask from its start to its end.
+    at_ns: int
+    model: str
+    slo_ns: int
+    rows: int
+    priority: int
+
+
+@value
+class Workload:
+    """Streams, clients and recorded requests side by side. Streams without phases of their own run through its phases.
+
+    It ends with the last phase of all, and not before the last recorded request; clients ask from its start to its end.
     """
 
     streams: tuple[Stream, ...]
     phases: tuple[Phase, ...]
     seed: int
     clients: tuple[Clients, ...] = ()
+    recorded: Sequence[Arrival] = ()
+    """Requests as they once came, in order of time."""
 
     def __post_init__(self) -> None:
         _require_endless_last(self.phases, "of the workload")
@@ -168,22 +182,19 @@ class Workload:
     def duration_s(self) -> float:
         """From its start to its end; may be `math.inf`."""
         rows = [self.phases, *(stream.phases for stream in self.streams)]
-        return max((sum(phase.duration_s for phase in row) for row in rows), default=0.0)
-
-
-@value
-class Arrival:
-    """One request to come, `at_ns` after the workload's start."""
-
-    at_ns: int
-    model: str
-    slo_ns: int
-    rows: int
-    priority: int
+        last_s = (self.recorded[-1].at_ns + 1) / S if self.recorded else 0.0
+        return max(last_s, *(sum(phase.duration_s for phase in row) for row in rows))
 
 
 def scaled(workload: Workload, factor: float) -> Workload:
-    """The same workload with every rate multiplied by `factor`."""
+    """The same workload with every rate multiplied by `factor`; clients have none.
+
+    Raises WorkloadError, also for recorded requests, whose rate is what it was.
+    """
+    if workload.recorded and factor != 1:
+        raise WorkloadError(
+            f"the factor to scale by is {factor}, and recorded requests have no rate to scale; leave it 1"
+        )
     if not 0 <= factor < math.inf:
         raise WorkloadError(f"the factor to scale by is {factor}; it must be a finite number, 0 or above")
     streams = tuple(replace(stream, rate_per_s=stream.rate_per_s * factor) for stream in workload.streams)
