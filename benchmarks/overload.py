@@ -25,15 +25,18 @@ from harness.models import zoo_example, zoo_slo_ns
 from harness.report import Report, is_quick
 from harness.server import Server, serve
 
-from slotwise.client.openloop import Ending, OpenLoop, Played, Sending
 from slotwise.client.wire import encode_infer
 from slotwise.edges.slices import cores
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.units import MS, S
+from slotwise.load.ending import Ending, Sending
+from slotwise.load.http import HttpWay
+from slotwise.load.sender import Played, Sender
 from slotwise.oracle.bound import Bound, best_possible
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.player import Player, player_of
 from slotwise.workload.values import Arrival, Phase, Workload
 
 ZOO = Path(".zoo")
@@ -150,13 +153,15 @@ async def _play(server: Server, workload: Workload) -> Turn:
         model: encode_infer(host, model, zoo_example(ZOO, model), timeout_us=timeout_us)
         for model, timeout_us in timeouts_us.items()
     }
-    client = OpenLoop("127.0.0.1", server.port, requests, connections=CONNECTIONS, answer_s_max=ANSWER_S_MAX)
+    way = HttpWay("127.0.0.1", server.port, lambda arrival: requests[arrival.model])
+    client = Sender(way, lines=CONNECTIONS, drain_s_max=ANSWER_S_MAX)
     await client.open()
-    await client.play(_evenly(workload, WARM_UP_S), int(WARM_UP_S * S))
+    await client.record(Player(_evenly(workload, WARM_UP_S)), int(WARM_UP_S * S))
+    await client.open()
     counts, took_ns = _ran(server)
-    played = await client.play(arrivals(workload), int(workload.phases[0].duration_s * S))
+    played = await client.record(player_of(workload), int(workload.phases[0].duration_s * S))
     counts_after, took_ns_after = _ran(server)
-    client.close()
+    await client.close()
     return Turn(played=played, counts=counts_after - counts, took_ns=took_ns_after - took_ns)
 
 

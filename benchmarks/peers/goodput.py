@@ -26,13 +26,16 @@ from peers.comparison import Comparison, input_row
 from peers.environment import NotHere
 from peers.peer import Peer, Running, Served, Settings
 from slotwise.client.errors import ConnectionLost
-from slotwise.client.openloop import OpenLoop, Played, Sending
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import Request
 from slotwise.facts.units import MS, S
+from slotwise.load.ending import Sending
+from slotwise.load.http import HttpWay
+from slotwise.load.sender import Played, Sender
 from slotwise.oracle.bound import best_possible
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
+from slotwise.workload.player import Player, player_of
 from slotwise.workload.values import Arrival, Phase, Workload
 
 ROW_SHARE = 0.3
@@ -243,14 +246,17 @@ async def _play(contestant: Contestant, running: Running, workload: Workload, an
         timeout_us = (stream.slo_ns - NETWORK_NS) // 1000
         question = peer.question(stream.model, input_row(), settings.form, timeout_us)
         requests[stream.model] = question.encoded(running.port)
-    client = OpenLoop("127.0.0.1", running.port, requests, connections=CONNECTIONS, answer_s_max=answer_s_max)
+    way = HttpWay("127.0.0.1", running.port, lambda arrival: requests[arrival.model])
+    client = Sender(way, lines=CONNECTIONS, drain_s_max=answer_s_max)
     try:
         await client.open()
-        await client.play(_gently(workload), int(WARM_UP_S * S))
-        played = await client.play(arrivals(workload), int(workload.phases[0].duration_s * S))
+        await client.record(Player(_gently(workload)), int(WARM_UP_S * S))
+        await client.open()
+        played = await client.record(player_of(workload), int(workload.phases[0].duration_s * S))
+        await client.open()
     except ConnectionLost as error:
         raise NotHere(f"it takes no more connections: {error}") from error
-    client.close()
+    await client.close()
     slos_ns = {stream.model: stream.slo_ns for stream in workload.streams}
     return Turn(sum(_is_in_time(sending, slos_ns) for sending in played.sendings), played)
 

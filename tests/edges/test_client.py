@@ -1,11 +1,9 @@
-"""The HTTP client against a real door; the open-loop sender against servers that answer, refuse, break, keep quiet."""
+"""The HTTP client against a real door, and against servers that break off and that do not speak the protocol."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,25 +11,19 @@ import pytest
 from slotwise.client import (
     BadRequest,
     ConnectionLost,
-    Ending,
     HttpClient,
     ModelNotFound,
     NoAnswer,
-    OpenLoop,
     Refused,
     ServerFault,
     TooLate,
-    encode_infer,
 )
-from slotwise.client.openloop import ending_of
-from slotwise.workload.arrivals import arrivals
-from slotwise.workload.values import Arrival, Phase, Stream, Workload
 from tests.edges.echo import HOST, MS, System, serving
+from tests.edges.scripted import scripted, whole
 
 pytestmark = pytest.mark.live
 
 X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
-S = 1000 * MS
 
 
 @pytest.fixture(scope="module")
@@ -162,131 +154,3 @@ def test_an_answer_that_is_not_the_protocol_is_the_servers_fault() -> None:
                 await client.infer("m", X)
 
     asyncio.run(garbled())
-
-
-# The open loop.
-
-
-def test_every_arrival_of_a_workload_is_sent_once_and_ends_as_its_status_says(system: System) -> None:
-    models = {"echo": Ending.IN_TIME, "refused": Ending.REFUSED, "expired": Ending.LATE, "faulty": Ending.FAILED}
-    workload = Workload(
-        streams=tuple(Stream(model=model, rate_per_s=100, slo_ns=60 * S) for model in models),
-        phases=(Phase(duration_s=0.5),),
-        seed=1,
-    )
-
-    async def play() -> None:
-        requests = {model: encode_infer("here", model, X) for model in models}
-        sender = OpenLoop(HOST, system.port, requests, connections=16)
-        await sender.open()
-        played = await sender.play(arrivals(workload), S // 2)
-        sender.close()
-        assert Counter(one.model for one in played.sendings) == Counter(one.model for one in arrivals(workload))
-        assert {(one.model, one.ending) for one in played.sendings} == set(models.items())
-        assert all(one.sent_ns >= one.due_ns for one in played.sendings)
-        assert played.ended_ns - played.started_ns >= S // 2
-
-    asyncio.run(play())
-
-
-def test_a_request_without_a_free_connection_waits_for_one_and_is_counted() -> None:
-    async def play() -> None:
-        async with scripted(lambda _path: whole(200, b"{}")) as port:
-            sender = OpenLoop(HOST, port, {"m": encode_infer("here", "m", X)}, connections=1)
-            await sender.open()
-            played = await sender.play([arrival(0)] * 5, MS)
-            sender.close()
-            assert played.waits == 4
-            assert [one.ending for one in played.sendings] == [Ending.IN_TIME] * 5
-
-    asyncio.run(play())
-
-
-def test_a_request_that_is_never_answered_is_unanswered_and_the_next_play_is_whole() -> None:
-    async def play() -> None:
-        async with scripted(lambda path: None if b"/quiet/" in path else whole(200, b"{}")) as port:
-            requests = {model: encode_infer("here", model, X) for model in ("quiet", "m")}
-            sender = OpenLoop(HOST, port, requests, connections=2, answer_s_max=0.2)
-            await sender.open()
-            quiet = await sender.play([arrival(0, "quiet"), arrival(0, "quiet"), arrival(0, "m")], MS)
-            assert Counter(one.ending for one in quiet.sendings) == {Ending.UNANSWERED: 3}
-            well = await sender.play([arrival(0), arrival(0)], MS)
-            sender.close()
-            assert [one.ending for one in well.sendings] == [Ending.IN_TIME] * 2
-
-    asyncio.run(play())
-
-
-def test_a_broken_connection_leaves_its_request_unanswered() -> None:
-    async def play() -> None:
-        async with scripted(lambda _path: b"") as port:
-            sender = OpenLoop(HOST, port, {"m": encode_infer("here", "m", X)}, connections=2)
-            await sender.open()
-            played = await sender.play([arrival(0)], MS)
-            sender.close()
-            assert [(one.ending, one.status, one.ended_ns) for one in played.sendings] == [
-                (Ending.UNANSWERED, None, None)
-            ]
-
-    asyncio.run(play())
-
-
-@pytest.mark.parametrize(
-    ("status", "took_ns", "ending"),
-    [
-        (200, 100, Ending.IN_TIME),
-        (200, 101, Ending.LATE),
-        (504, 1, Ending.LATE),
-        (503, 101, Ending.REFUSED),
-        (404, 1, Ending.FAILED),
-        (500, 1, Ending.FAILED),
-        (None, None, Ending.UNANSWERED),
-    ],
-)
-def test_an_answer_after_its_deadline_is_late_whatever_the_server_says(
-    status: int | None, took_ns: int | None, ending: Ending
-) -> None:
-    assert ending_of(status, took_ns, allowed_ns=100) is ending
-
-
-def arrival(at_ns: int, model: str = "m") -> Arrival:
-    return Arrival(at_ns=at_ns, model=model, slo_ns=60 * S, rows=1, priority=5)
-
-
-def whole(status: int, body: bytes) -> bytes:
-    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
-
-
-@asynccontextmanager
-async def scripted(reply_to: Callable[[bytes], bytes | None]) -> AsyncIterator[int]:
-    """A server that says what it is told to a path: None is silence, and what is no whole reply ends the connection."""
-    handlers: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = int(head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0] or 0)
-                await reader.readexactly(length)
-                reply = reply_to(head.partition(b"\r\n")[0])
-                if reply is not None:
-                    writer.write(reply)
-                    if not reply.endswith(b"}"):
-                        break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    def start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(handle(reader, writer))
-        handlers.add(task)
-        task.add_done_callback(handlers.discard)
-
-    server = await asyncio.start_server(start, HOST, 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in list(handlers):
-            task.cancel()
-        await asyncio.gather(*handlers, return_exceptions=True)

@@ -83,6 +83,16 @@ def test_a_case_that_has_been_run_is_not_run_again_unless_that_is_asked_for(fold
     assert run_it(folder, is_fresh=True) == ALL
 
 
+def test_what_measures_the_machine_runs_alone_and_last_and_anew_every_time(folder: Path) -> None:
+    edit(folder, 'policy="fifo")', 'policy="fifo", is_measured=n in (0, 2))')
+    run_it(folder, jobs=2)
+    assert (folder / "tiny/runs").read_text().split()[-2:] == ["square0", "square2"]
+    assert run_it(folder, jobs=2) == ["square0", "square2"]
+    verdict = read_verdict(find(folder, "tiny"))
+    assert verdict is not None
+    assert [claim.id for claim in verdict.claims] == ALL
+
+
 def test_a_run_that_was_cut_short_goes_on_where_it_was(folder: Path) -> None:
     run_it(folder)
     rows = folder / "tiny/results" / ROWS_FILE

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from slotwise import __version__
-from slotwise.cli import capacity, experiments, laboratory, looking, models, serving, showing, workloads
+from slotwise.cli import capacity, experiments, laboratory, load, looking, models, serving, showing, workloads
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Serve many models on few machines, and answer on time.",
 )
-for part in (serving, models, laboratory, capacity, showing, looking):
+for part in (serving, models, load, laboratory, capacity, showing, looking):
     app.add_typer(part.commands)
 app.add_typer(models.zoo, name="zoo")
 app.add_typer(workloads.commands, name="workload")

@@ -1,4 +1,4 @@
-"""Clients of a server: ask one question and wait, or play a whole workload and see how it ends.
+"""Clients of a server: ask questions and get answers, whatever the way.
 
     client      Client, AsyncClient: one client for every way to a server, by its URL, with tries that are safe
     background  a client in a thread, for futures and callbacks      tries   streams with tries
@@ -7,7 +7,6 @@
     local       LocalClient: the same over a server's local socket, with arrays in shared memory
     asynchronous  AsyncLocalClient: that, within an event loop
     conversation, sharing   what both say, and the memory that they share with the server
-    openloop    OpenLoop: sends a workload at its own pace, whatever the server does, and records every ending
     connection  one HTTP connection, by callbacks      wire    requests and answers as bytes, pure
     address     where a server is, and when to try again   question   what is asked, and how it ends
     errors      what a question that got no answer raises
@@ -32,7 +31,6 @@ from slotwise.client.errors import (
 )
 from slotwise.client.http import HttpClient
 from slotwise.client.local import LocalClient
-from slotwise.client.openloop import Ending, OpenLoop, Played, Sending
 from slotwise.client.question import Question, Streamed
 from slotwise.client.wire import Array, InferResult, Timing, encode_get, encode_infer
 
@@ -45,18 +43,14 @@ __all__ = [
     "Client",
     "ClientError",
     "ConnectionLost",
-    "Ending",
     "HttpClient",
     "InferResult",
     "LocalClient",
     "ModelNotFound",
     "NoAnswer",
     "NoRoom",
-    "OpenLoop",
-    "Played",
     "Question",
     "Refused",
-    "Sending",
     "ServerFault",
     "Streamed",
     "Timing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from slotwise.client.sharing import Inputs
 from slotwise.client.wire import Array, InferResult
 
 FRAMES_PER_TURN = 64
-Answered = asyncio.Future[InferResult | ClientError]
+Then = Callable[[InferResult | ClientError], None]
 
 
 class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
@@ -33,7 +33,7 @@ class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
         self._answer_s_max = answer_s_max
         self._owns_inputs = inputs is None
         self._conversation = Conversation(Inputs() if inputs is None else inputs)
-        self._waiting: dict[int, Answered] = {}
+        self._waiting: dict[int, Then] = {}
         self._unsent: deque[bytes] = deque()
         self._loop: asyncio.AbstractEventLoop
         self._socket: socket.socket
@@ -72,24 +72,44 @@ class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
         Whoever is cancelled meanwhile takes the question back.
         """
         async with self._permits:
-            if not self.is_open:
-                raise self._conversation.lost()
-            serial, data = self._conversation.ask(question)
-            answered: Answered = self._loop.create_future()
-            self._waiting[serial] = answered
-            self._send(data)
+            answered: asyncio.Future[InferResult | ClientError] = self._loop.create_future()
+            serial = self.start(question, lambda outcome: None if answered.done() else answered.set_result(outcome))
             try:
                 async with asyncio.timeout(self._answer_s_max):
                     outcome = await answered
             except TimeoutError as error:
-                self._take_back(serial)
+                self.take_back(serial)
                 raise NoAnswer(f"the server at {self._path} gave no reply within {self._answer_s_max:g} s") from error
             except asyncio.CancelledError:
-                self._take_back(serial)
+                self.take_back(serial)
                 raise
         if isinstance(outcome, ClientError):
             raise outcome
         return outcome
+
+    @property
+    def requests_max(self) -> int:
+        """How many questions the server takes at once."""
+        return self._conversation.requests_max
+
+    def start(self, question: Question, then: Then) -> int:
+        """Ask and go on: `then` is called later with how it ended. The serial is for `take_back`.
+
+        Raises BadRequest, NoRoom or what ended the connection, and then nothing has been asked.
+        """
+        if not self.is_open:
+            raise self._conversation.lost()
+        serial, data = self._conversation.ask(question)
+        self._waiting[serial] = then
+        self._send(data)
+        return serial
+
+    def take_back(self, serial: int) -> None:
+        """Take a question back. Its reply, which comes in any case, is nobody's."""
+        self._waiting.pop(serial, None)
+        data = self._conversation.cancel(serial)
+        if data is not None:
+            self._send(data)
 
     def close(self) -> None:
         """Leave. Questions under way raise ConnectionLost; arrays that are still held stay as they are."""
@@ -107,13 +127,6 @@ class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
             raise
         made.setblocking(False)  # noqa: FBT003  # the method has no keyword
         return made
-
-    def _take_back(self, serial: int) -> None:
-        """Its reply, which comes in any case, is nobody's."""
-        self._waiting.pop(serial, None)
-        data = self._conversation.cancel(serial)
-        if data is not None:
-            self._send(data)
 
     def _read(self) -> None:
         try:
@@ -136,9 +149,9 @@ class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
         ended = self._conversation.take(data)
         if ended is None:
             return
-        answered = self._waiting.pop(ended.serial, None)
-        if answered is not None and not answered.done():
-            answered.set_result(ended.outcome)
+        then = self._waiting.pop(ended.serial, None)
+        if then is not None:
+            then(ended.outcome)
 
     def _send(self, data: bytes) -> None:
         if not self.is_open:
@@ -171,6 +184,5 @@ class AsyncLocalClient(Asker[Coroutine[Any, Any, InferResult]]):
         self._socket.close()
         self._conversation.end()
         waiting, self._waiting = self._waiting, {}
-        for answered in waiting.values():
-            if not answered.done():
-                answered.set_result(error)
+        for then in waiting.values():
+            then(error)

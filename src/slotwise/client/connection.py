@@ -13,6 +13,8 @@ from typing import cast
 
 import httptools
 
+from slotwise.client.errors import ClientError
+from slotwise.client.wire import error_of
 from slotwise.facts.value import value
 
 HEAD_LENGTH = b"inference-header-content-length"
@@ -25,6 +27,10 @@ class WireReply:
     status: int
     head_length: int | None
     body: bytes
+
+    def error(self) -> ClientError:
+        """The error that it tells, where it is no answer."""
+        return error_of(self.status, self.body)
 
 
 OnReply = Callable[[WireReply | None], None]

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import msgspec
@@ -19,11 +19,13 @@ import numpy as np
 
 import slotwise.edges.oip.grpc.inference_pb2 as pb
 from slotwise.client.errors import ClientError, ConnectionLost, NoAnswer, ServerFault, Unreachable
+from slotwise.client.pages import SLO_KEY, InputSpec, ServerModel, ready_names, slo_ns_of
 from slotwise.client.question import Asker, Question
 from slotwise.client.wire import DTYPES, Array, InferResult, Timing, elements_as_array, error_for, packed, shown_of
 from slotwise.edges.oip.datatypes import BYTES, TensorFault
 
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SERVICE = "/inference.GRPCInferenceService"
+METHOD = f"{SERVICE}/ModelInfer"
 ANSWER_S_MAX = 60.0
 MESSAGE_BYTES_MAX = 1 << 30
 STATUSES = {
@@ -37,6 +39,8 @@ STATUSES = {
 }
 """Others are the server's fault, but for RESOURCE_EXHAUSTED: a rate that has been used up, or a message too long."""
 Call = grpc.aio.UnaryUnaryMultiCallable
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
@@ -53,22 +57,10 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         ca_file: str = "",
     ) -> None:
         """Nothing is sent yet. Raises ValueError for what is no token, and OSError for a file that cannot be read."""
-        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = target_of(host, port)
         self._answer_s_max = answer_s_max
-        shown = shown_of(token).strip().partition(": ")[2]
-        self._metadata = (("authorization", shown),) if shown else ()
-        options = [
-            ("grpc.enable_retries", 0),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if is_tls:
-            roots = Path(ca_file).read_bytes() if ca_file else None
-            credentials = grpc.ssl_channel_credentials(roots)
-            self._channel = grpc.aio.secure_channel(self._host, credentials, options=options)
-        else:
-            self._channel = grpc.aio.insecure_channel(self._host, options=options)
+        self._metadata = metadata_of(token)
+        self._channel = channel_of(self._host, is_tls=is_tls, ca_file=ca_file)
         self._call: Call[pb.ModelInferRequest, pb.ModelInferResponse] = self._channel.unary_unary(
             METHOD,
             request_serializer=pb.ModelInferRequest.SerializeToString,
@@ -80,7 +72,7 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         request = encode(question)
         try:
             async with asyncio.timeout(self._answer_s_max):
-                await self._connect()
+                await connect(self._channel, self._host)
                 answer = await self._call(request, metadata=self._metadata)
         except TimeoutError as error:
             raise NoAnswer(f"{self._host} gave no reply within {self._answer_s_max:g} s") from error
@@ -92,14 +84,92 @@ class GrpcClient(Asker[Coroutine[Any, Any, InferResult]]):
         """Close the channel; questions under way raise ConnectionLost."""
         await self._channel.close()
 
-    async def _connect(self) -> None:
-        """Wait for a connection. Raises Unreachable, and then nothing has been sent."""
-        state = self._channel.get_state(try_to_connect=True)
-        while state is not grpc.ChannelConnectivity.READY:
-            if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                raise Unreachable(f"{self._host} cannot be reached over gRPC")
-            await self._channel.wait_for_state_change(state)
-            state = self._channel.get_state(try_to_connect=True)
+
+class GrpcPages:
+    """What a server says of its models, over gRPC; the `Pages` of that way."""
+
+    def __init__(self, host: str, port: int, *, token: str = "", is_tls: bool = False, ca_file: str = "") -> None:
+        """Raises ValueError for what is no token."""
+        self._target = target_of(host, port)
+        self._metadata = metadata_of(token)
+        self._channel = channel_of(self._target, is_tls=is_tls, ca_file=ca_file)
+        self._index: Call[pb.RepositoryIndexRequest, pb.RepositoryIndexResponse] = self._channel.unary_unary(
+            f"{SERVICE}/RepositoryIndex",
+            request_serializer=pb.RepositoryIndexRequest.SerializeToString,
+            response_deserializer=pb.RepositoryIndexResponse.FromString,
+        )
+        self._described: Call[pb.ModelMetadataRequest, pb.ModelMetadataResponse] = self._channel.unary_unary(
+            f"{SERVICE}/ModelMetadata",
+            request_serializer=pb.ModelMetadataRequest.SerializeToString,
+            response_deserializer=pb.ModelMetadataResponse.FromString,
+        )
+        self._configured: Call[pb.ModelConfigRequest, pb.ModelConfigResponse] = self._channel.unary_unary(
+            f"{SERVICE}/ModelConfig",
+            request_serializer=pb.ModelConfigRequest.SerializeToString,
+            response_deserializer=pb.ModelConfigResponse.FromString,
+        )
+
+    async def names(self) -> list[str]:
+        """The models that can be asked."""
+        listed = await self._page(self._index, pb.RepositoryIndexRequest())
+        return ready_names((one.name, one.state) for one in listed.models)
+
+    async def model(self, name: str) -> ServerModel:
+        """One of them."""
+        model, _, version = name.partition("/")
+        metadata = await self._page(self._described, pb.ModelMetadataRequest(name=model, version=version))
+        inputs = tuple(InputSpec(one.name, one.datatype, tuple(one.shape)) for one in metadata.inputs)
+        try:
+            told = await self._page(self._configured, pb.ModelConfigRequest(name=model, version=version))
+        except ClientError:
+            return ServerModel(name=name, inputs=inputs, slo_ns=None)  # an extension, which a server may do without
+        return ServerModel(name=name, inputs=inputs, slo_ns=slo_ns_of(told.config.parameters[SLO_KEY].string_value))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def _page(self, call: Call[Q, A], request: Q) -> A:
+        await connect(self._channel, self._target)
+        try:
+            return await call(request, timeout=ANSWER_S_MAX, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(self._target, error) from error
+
+
+def target_of(host: str, port: int) -> str:
+    """An address in gRPC's form."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def metadata_of(token: str) -> tuple[tuple[str, str], ...]:
+    """What shows a token with a call. Raises ValueError for what is no token."""
+    shown = shown_of(token).strip().partition(": ")[2]
+    return (("authorization", shown),) if shown else ()
+
+
+def channel_of(target: str, *, is_tls: bool, ca_file: str) -> grpc.aio.Channel:
+    """A channel with a connection of its own, not made yet. Raises OSError for a file that cannot be read."""
+    options = [
+        ("grpc.enable_retries", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if not is_tls:
+        return grpc.aio.insecure_channel(target, options=options)
+    roots = Path(ca_file).read_bytes() if ca_file else None
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(roots), options=options)
+
+
+async def connect(channel: grpc.aio.Channel, target: str) -> None:
+    """Wait for a channel's connection. Raises Unreachable, and then nothing has been sent."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise Unreachable(f"{target} cannot be reached over gRPC")
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
 
 
 def encode(question: Question) -> pb.ModelInferRequest:

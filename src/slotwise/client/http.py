@@ -11,7 +11,16 @@ from typing import Self
 
 from slotwise.client.connection import Connection, WireReply
 from slotwise.client.errors import BadRequest, ConnectionLost, NoAnswer, Unreachable
-from slotwise.client.wire import Array, InferResult, decode_answer, encode_get, encode_infer, error_of, shown_of
+from slotwise.client.wire import (
+    Array,
+    InferResult,
+    decode_answer,
+    encode_get,
+    encode_infer,
+    encode_post,
+    error_of,
+    shown_of,
+)
 
 CONNECTIONS_MAX = 16
 ANSWER_S_MAX = 60.0
@@ -87,15 +96,22 @@ class HttpClient:
 
     async def get(self, path: str) -> bytes:
         """The body of a page of the server's. Raises the ClientError that fits."""
-        reply = await self._ask(encode_get(self._host, path, self._shown))
-        if reply.status != HTTPStatus.OK:
-            raise error_of(reply.status, reply.body)
-        return reply.body
+        return await self._page(encode_get(self._host, path, self._shown))
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """What the server answers to JSON that is sent to a page. Raises the ClientError that fits."""
+        return await self._page(encode_post(self._host, path, body, self._shown))
 
     def close(self) -> None:
         """Close every connection; questions under way raise ConnectionLost."""
         for connection in list(self._all):
             connection.close()
+
+    async def _page(self, request: bytes) -> bytes:
+        reply = await self._ask(request)
+        if reply.status != HTTPStatus.OK:
+            raise error_of(reply.status, reply.body)
+        return reply.body
 
     async def _ask(self, request: bytes) -> WireReply:
         async with self._permits:

@@ -99,6 +99,23 @@ class _Question(msgspec.Struct, frozen=True, omit_defaults=True):
     outputs: list[_Wanted] = []
 
 
+class _WholeInput(msgspec.Struct, frozen=True):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[object]
+
+
+class _TextParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    timeout: int | None = None
+    priority: int | None = None
+
+
+class _WholeQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
+    inputs: list[_WholeInput]
+    parameters: _TextParameters = _TextParameters()
+
+
 class _Output(msgspec.Struct, frozen=True):
     name: str
     datatype: str
@@ -154,6 +171,31 @@ def encode_infer(
         f"{shown}\r\n",
     )
     return b"".join(["\r\n".join(lines).encode(), head, *data])
+
+
+def encode_infer_as_json(
+    host: str,
+    model: str,
+    inputs: Mapping[str, Array],
+    *,
+    timeout_us: int | None = None,
+    priority: int | None = None,
+    shown: str = "",
+) -> bytes:
+    """The same for servers without the binary extension: tensors as JSON, in the request and in the answer."""
+    told = []
+    for name, array in inputs.items():
+        datatype, _ = packed(name, array)
+        data = [_as_text(element) for element in array.ravel().tolist()]
+        told.append(_WholeInput(name, datatype, array.shape, data))
+    parameters = _TextParameters(timeout=timeout_us, priority=priority)
+    return encode_post(host, _infer_path(model), msgspec.json.encode(_WholeQuestion(told, parameters)), shown)
+
+
+def encode_post(host: str, path: str, body: bytes, shown: str = "") -> bytes:
+    """A whole HTTP request that sends JSON."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n{shown}\r\n".encode() + body
 
 
 def encode_get(host: str, path: str, shown: str = "") -> bytes:
@@ -232,6 +274,11 @@ def _as_bytes(name: str, element: object) -> bytes:
     if isinstance(element, str):
         return element.encode()
     raise BadRequest(f"input {name!r} holds a {type(element).__name__}; arrays of objects hold bytes or str")
+
+
+def _as_text(element: object) -> object:
+    """An element as JSON has it."""
+    return element.decode("utf-8", "replace") if isinstance(element, bytes) else element
 
 
 def _unpacked(output: _Output, view: memoryview) -> Array:

@@ -15,12 +15,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 
-from slotwise.client import Array, HttpClient, InferResult, OpenLoop, Played, Refused, TooLate, encode_infer
+from slotwise.client import Array, HttpClient, InferResult, Refused, TooLate, encode_infer
 from slotwise.demo.mix import Exhibit, is_as_expected, shares, streams
 from slotwise.demo.server import DemoError, Server, status
 from slotwise.facts.units import S
 from slotwise.facts.value import value
-from slotwise.workload.arrivals import arrivals
+from slotwise.load.sender import Played, Sender
+from slotwise.workload.player import player_of
 from slotwise.workload.values import Phase, Workload
 
 LOADS = (0.5, 1.0, 3.0)
@@ -120,14 +121,14 @@ async def calibrated(client: HttpClient, server: Server, plan: Plan, seconds: fl
     )
 
 
-async def play(sender: OpenLoop, plan: Plan, load: float, seconds: float, number: int) -> Act:
+async def play(sender: Sender[bytes], plan: Plan, load: float, seconds: float, number: int) -> Act:
     """One phase. `number` keeps the arrivals of phases apart."""
     await sender.open()
     workload = Workload(
         streams=streams(plan.exhibits, plan.rates, load), phases=(Phase(duration_s=seconds),), seed=SEED + number
     )
     cpu_s = time.process_time()
-    played = await sender.play(arrivals(workload), round(seconds * S))
+    played = await sender.record(player_of(workload), round(seconds * S))
     return Act(
         load=load,
         duration_s=seconds,

@@ -9,9 +9,9 @@ from http import HTTPStatus
 import msgspec
 import numpy as np
 
-from slotwise.client import Ending, Sending
 from slotwise.demo.load import Act, Kill
 from slotwise.facts.units import MS
+from slotwise.load.ending import Ending, Sending
 
 COLUMNS = (
     *("load", "offered/s", "in time/s", "refused", "late", "failed", "unanswered"),

@@ -11,13 +11,15 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from slotwise.client import HttpClient, OpenLoop
+from slotwise.client import HttpClient
 from slotwise.demo import picture
 from slotwise.demo.load import KILL_LOAD, LOADS, Act, Kill, Plan, calibrated, describe, encoded, kill_one, look_at, play
 from slotwise.demo.mix import exhibits
 from slotwise.demo.report import COLUMNS, Report, client_cost_us, phase_report, rows, verdict
 from slotwise.demo.server import Command, DemoError, Server, running, status
 from slotwise.facts.value import value
+from slotwise.load.http import HttpWay
+from slotwise.load.sender import Sender
 
 __all__ = ["COLUMNS", "PHASE_S", "DemoError", "Options", "Shown", "rows", "show"]
 
@@ -100,7 +102,8 @@ async def _play_all(options: Options, tell: Tell) -> _Played:
 
 async def _phases(options: Options, server: Server, client: HttpClient, plan: Plan, tell: Tell) -> _Played:
     clock_offset_ns = (await status(client)).clock_offset_ns
-    sender = OpenLoop(server.host, server.port, encoded(server, plan.exhibits), connections=CONNECTIONS)
+    requests = encoded(server, plan.exhibits)
+    sender = Sender(HttpWay(server.host, server.port, lambda arrival: requests[arrival.model]), lines=CONNECTIONS)
     acts: list[Act] = []
     killing: asyncio.Task[Kill] | None = None
     try:
@@ -112,7 +115,7 @@ async def _phases(options: Options, server: Server, client: HttpClient, plan: Pl
         assert killing is not None, "one of the loads is that of the kill"
         kill = await killing
     finally:
-        sender.close()
+        await sender.close()
         if killing is not None:
             killing.cancel()
     return _Played(

@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -58,14 +59,18 @@ def run_experiment(found: Found, options: Options, progress: Progress) -> Verdic
         raise LaboratoryError(f"{found.file}: two cases have the same id; give each its own")
     results = found.results(options.is_quick)
     file = results / ROWS_FILE
-    kept = {} if options.is_fresh else read_kept(file, digests)
+    measured = {case.id for case in cases if case.is_measured}
+    lasting = {name: digest for name, digest in digests.items() if name not in measured}
+    kept = {} if options.is_fresh else read_kept(file, lasting)
     write_kept(file, kept.values())
     tasks = [
         _Task(folder=found.folder, is_quick=options.is_quick, case=name, digest=digests[name])
         for name in digests
         if name not in kept
     ]
-    for finished in _run_all(tasks, options.jobs):
+    together = [task for task in tasks if task.case not in measured]
+    alone = [task for task in tasks if task.case in measured]
+    for finished in chain(_run_all(together, options.jobs), _run_all(alone, 1)):
         append_kept(file, finished)
         kept[finished.case] = finished
         progress(finished.case, len(kept), len(digests))

@@ -29,6 +29,8 @@ class Case:
 
     id: str
     policy: str
+    is_measured: bool = False
+    """Whether it measures this machine: it is run alone then, after all that do not, and anew in every run."""
 
 
 class Relation(Enum):

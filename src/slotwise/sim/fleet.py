@@ -1,8 +1,9 @@
-"""Executors in virtual time. They keep the same rules as the real ones, and the controller cannot tell.
+"""Executors that only pretend to run. They keep the same rules as the real ones, and the controller cannot tell.
 
 An executor runs one batch at a time and loads one model at a time, the two side by side. What an action
 takes is its true profile times the executor's `slowness` times noise; what it holds is kept in the same books
-as a real executor's. Actions and events each take their executor's `link_ns` to cross.
+as a real executor's. Actions and events each take their executor's `link_ns` to cross. All times are waited out, on
+whichever clock there is.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from slotwise.engine.clock import Alarm, VirtualClock
-from slotwise.engine.ports import FleetAction, Post
+from slotwise.engine.ports import Cancellable, Clock, FleetAction, Post
 from slotwise.facts.actions import Load, ReplaceExecutor, RunBatch, StopBatch, Unload
 from slotwise.facts.events import BatchDone, BatchFailed, Event, ExecutorLost, ExecutorUp, Loaded, LoadFailed, Unloaded
 from slotwise.facts.residency import OutOfMemory, Residency
@@ -61,7 +61,7 @@ class SimExecutor:
         self,
         *,
         slice_: SimSlice,
-        clock: VirtualClock,
+        clock: Clock,
         tell: Callable[[SimExecutor, Event], None],
         truth: Mapping[str, ModelSpec],
         stretch: Callable[[], float],
@@ -77,7 +77,7 @@ class SimExecutor:
         self._residency = Residency(slice_.memory_bytes, slice_.page_bytes)
         self._batches: deque[RunBatch] = deque()
         self._running: RunBatch | None = None
-        self._run_end: Alarm | None = None
+        self._run_end: Cancellable | None = None
         self._started_ns = 0
         self._run_end_ns = 0
         self._load_id_at_start: int | None = None
@@ -234,7 +234,7 @@ class SimFleet:
     """A fleet in virtual time; an `engine.ports.Fleet`. `truth` holds the true profiles, by model id."""
 
     def __init__(
-        self, *, settings: FleetSettings, clock: VirtualClock, truth: Mapping[str, ModelSpec], rng: random.Random
+        self, *, settings: FleetSettings, clock: Clock, truth: Mapping[str, ModelSpec], rng: random.Random
     ) -> None:
         self._settings = settings
         self._clock = clock

@@ -1,0 +1,65 @@
+"""One process that runs a model over and over on one core, and writes how long each pass took.
+
+    python passes.py MODEL CORE THREADS BEGIN_NS SECONDS RUNS_MAX OUT
+
+Each of THREADS threads has a session of its own. They begin at the instant BEGIN_NS of the monotonic clock, so that
+several such processes compete from their first pass to their last, and stop after SECONDS, or RUNS_MAX passes each.
+OUT becomes a file of pairs of 64-bit integers, one for each pass: when it began, and the nanoseconds it took.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slotwise.edges.runtimes import onnx
+from slotwise.edges.slices import cores
+from slotwise.facts.units import S
+
+WARM_UP_RUNS = 200
+SHAPE = (1, 3, 128, 128)
+
+
+def main(path: str, core: str, threads: str, begin_ns: str, seconds: str, runs_max: str, out: str) -> None:
+    cores.enter([int(core)], nice=0)
+    parts: list[NDArray[np.int64]] = []
+    workers = [
+        threading.Thread(target=_repeat, args=(path, int(begin_ns), float(seconds), int(runs_max), parts))
+        for _ in range(int(threads))
+    ]
+    gc.collect()
+    gc.disable()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    np.concatenate(parts).tofile(Path(out))
+
+
+def _repeat(path: str, begin_ns: int, seconds: float, runs_max: int, parts: list[NDArray[np.int64]]) -> None:
+    model = onnx.load(path, threads=1)
+    feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
+    passes = np.zeros((runs_max, 2), np.int64)
+    for _ in range(WARM_UP_RUNS):
+        model.run(feeds, 1, ["y"], {})
+    time.sleep(max(0.0, (begin_ns - time.monotonic_ns()) / S))
+    end_ns = begin_ns + int(seconds * S)
+    done = 0
+    while done < runs_max:
+        started_ns = time.monotonic_ns()
+        if started_ns >= end_ns:
+            break
+        model.run(feeds, 1, ["y"], {})
+        passes[done] = started_ns, time.monotonic_ns() - started_ns
+        done += 1
+    parts.append(passes[:done])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

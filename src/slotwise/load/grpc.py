@@ -1,0 +1,149 @@
+"""The way over gRPC: a line is a place on one of a few channels, and a request is a message that is encoded once.
+
+grpcio is an extra, and is loaded with this file alone. A request's deadline goes along as the parameter `timeout`; as
+the call's own deadline too only where that is asked for, since the library then ends the call by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from slotwise.client.address import GrpcAddress
+from slotwise.client.grpc import METHOD, channel_of, connect, encode, error_of, metadata_of, target_of
+from slotwise.client.question import Question
+from slotwise.facts.value import value
+from slotwise.load.lines import ANSWERED, OnReply, Reply, reply_of
+from slotwise.load.requests import Requests
+from slotwise.workload.values import Arrival
+
+LINES_PER_CHANNEL = 64
+
+
+@value
+class Message:
+    """A request as it goes over the wire. `deadline_s` is the call's own, where it has one."""
+
+    data: bytes
+    deadline_s: float | None
+
+
+class GrpcWay:
+    """Channels to one server."""
+
+    def __init__(
+        self,
+        address: GrpcAddress,
+        question_of: Callable[[Arrival], Question],
+        *,
+        token: str = "",
+        ca_file: str = "",
+        has_deadlines: bool = False,
+    ) -> None:
+        """Raises ValueError for what is no token."""
+        self._address = address
+        self._target = target_of(address.host, address.port)
+        self._question_of = question_of
+        self._metadata = metadata_of(token)
+        self._ca_file = ca_file
+        self._has_deadlines = has_deadlines
+        self._links: Counter[_Link] = Counter()
+        """Channels, and how many of their places are lines."""
+        self.request = Requests(self._made, lambda message: len(message.data)).of
+
+    async def open(self, count: int) -> Sequence[GrpcLine]:
+        """So many lines. Raises Unreachable."""
+        made: list[GrpcLine] = []
+        for lost in [link for link in self._links if not link.is_open]:
+            del self._links[lost]
+            await lost.close()
+        while len(made) < count:
+            link = next((one for one, taken in self._links.items() if taken < LINES_PER_CHANNEL), None)
+            if link is None:
+                link = _Link(
+                    channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file),
+                    self._target,
+                    self._metadata,
+                )
+                await link.open()
+            self._links[link] += 1
+            made.append(GrpcLine(link, self._put_back))
+        return made
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for link in self._links:
+            await link.close()
+
+    def _put_back(self, link: _Link) -> None:
+        self._links[link] -= 1
+
+    def _made(self, arrival: Arrival) -> Message:
+        question = self._question_of(arrival)
+        deadline_s = question.timeout_us / 1e6 if self._has_deadlines and question.timeout_us else None
+        return Message(data=encode(question).SerializeToString(), deadline_s=deadline_s)
+
+
+class _Link:
+    """A channel, until its connection is lost."""
+
+    def __init__(self, channel: grpc.aio.Channel, target: str, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._channel = channel
+        self._target = target
+        self._metadata = metadata
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+        self.is_open = False
+
+    async def open(self) -> None:
+        try:
+            await connect(self._channel, self._target)
+        except BaseException:
+            await self._channel.close()
+            raise
+        self.is_open = True
+
+    async def close(self) -> None:
+        self.is_open = False
+        await self._channel.close()
+
+    async def ask(self, message: Message) -> Reply | None:
+        """What comes of a call; None where it gets no reply."""
+        try:
+            await self._call(message.data, timeout=message.deadline_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            reply = reply_of(error_of(self._target, error))
+            self.is_open = self.is_open and reply is not None
+            return reply
+        return ANSWERED
+
+
+class GrpcLine:
+    """A place for one call on a channel."""
+
+    def __init__(self, link: _Link, put_back: Callable[[_Link], None]) -> None:
+        self._link = link
+        self._put_back = put_back
+        self._is_closed = False
+        self._asking: asyncio.Task[Reply | None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self._link.is_open and not self._is_closed
+
+    def send(self, request: Message, on_reply: OnReply) -> None:
+        """Make the call; `on_reply` is called later."""
+        self._asking = asyncio.create_task(self._link.ask(request))
+        self._asking.add_done_callback(lambda ended: on_reply(None if ended.cancelled() else ended.result()))
+
+    def close(self) -> None:
+        """Give the place back; a call under way is cancelled."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._put_back(self._link)
+        if self._asking is not None:
+            self._asking.cancel()

@@ -1,0 +1,103 @@
+"""What models are asked: inputs in the shapes that the server tells, filled from a seed, made once and sent again.
+
+Random numbers for floats, 0 and 1 for whole numbers, a letter for strings: the values are of no matter to a server.
+Models with the same inputs share them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from slotwise.client.errors import BadRequest
+from slotwise.client.pages import InputSpec, ServerModel
+from slotwise.client.question import Question
+from slotwise.client.wire import DTYPES, Array
+from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT
+from slotwise.facts.value import value
+from slotwise.workload.values import Arrival
+
+VARYING_SIZE = 1
+"""What a dimension that varies measures, the rows apart, unless a shape is given."""
+BYTES = "BYTES"
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes that were given, by input, or by MODEL:INPUT where only that model's is meant."""
+
+
+@value
+class Taken:
+    """The shape that was taken for an input where the server leaves it open."""
+
+    model: str
+    input: str
+    told: tuple[int, ...]
+    taken: tuple[int, ...]
+
+
+class Questions:
+    """What is asked for an arrival. `margin_ns` is what the server is told less than the client allows."""
+
+    def __init__(self, models: Sequence[ServerModel], shapes: Shapes, *, seed: int, margin_ns: int) -> None:
+        self._models = {model.name: model for model in models}
+        self._shapes = shapes
+        self._seed = seed
+        self._margin_ns = margin_ns
+        self._made: dict[tuple[str, tuple[int, ...]], Array] = {}
+
+    def of(self, arrival: Arrival) -> Question:
+        """A question. Raises BadRequest for rows or inputs that the model cannot have."""
+        model = self._models[arrival.model]
+        return Question(
+            model=model.name,
+            inputs={spec.name: self._array(model.name, spec, arrival.rows) for spec in model.inputs},
+            timeout_us=self._timeout_us(arrival.slo_ns),
+            priority=None if arrival.priority == PRIORITY_DEFAULT else arrival.priority,
+        )
+
+    def taken(self) -> list[Taken]:
+        """Where the server leaves a shape open, for one row: what was taken."""
+        return [
+            Taken(model=model.name, input=spec.name, told=spec.shape, taken=self._shape(model.name, spec, 1))
+            for model in self._models.values()
+            for spec in model.inputs
+            if any(size < 0 for size in spec.shape[1:])
+        ]
+
+    def _timeout_us(self, slo_ns: int) -> int | None:
+        """What the server is told; half of the time at least, and nothing where there is no deadline."""
+        if slo_ns >= FOREVER_NS:
+            return None
+        return max(1, max(slo_ns - self._margin_ns, slo_ns // 2) // 1000)
+
+    def _array(self, model: str, spec: InputSpec, rows: int) -> Array:
+        shape = self._shape(model, spec, rows)
+        key = (spec.datatype, shape)
+        if key not in self._made:
+            self._made[key] = _filled(spec, shape, self._seed)
+        return self._made[key]
+
+    def _shape(self, model: str, spec: InputSpec, rows: int) -> tuple[int, ...]:
+        given = self._shapes.get(f"{model}:{spec.name}", self._shapes.get(spec.name))
+        sizes = [VARYING_SIZE if size < 0 else size for size in spec.shape] if given is None else list(given)
+        if len(sizes) != len(spec.shape) or any(a != b for a, b in zip(sizes, spec.shape, strict=True) if b >= 0):
+            raise BadRequest(
+                f"input {spec.name!r} of {model} has the shape {list(spec.shape)}, which {sizes} does not fit"
+            )
+        if spec.shape and spec.shape[0] < 0:
+            sizes[0] = rows if given is None or rows > 1 else sizes[0]
+        elif rows > 1:
+            raise BadRequest(f"{model} takes one row at a time, and the workload asks {rows} at once")
+        return tuple(sizes)
+
+
+def _filled(spec: InputSpec, shape: tuple[int, ...], seed: int) -> Array:
+    if spec.datatype == BYTES:
+        return np.full(shape, "a", np.object_)
+    dtype = DTYPES.get(spec.datatype)
+    if dtype is None:
+        raise BadRequest(f"input {spec.name!r} has the type {spec.datatype}, which this client does not know")
+    source = np.random.default_rng(seed)
+    if dtype.kind == "f":
+        return source.standard_normal(shape).astype(dtype)
+    return source.integers(0, 2, shape).astype(dtype)
