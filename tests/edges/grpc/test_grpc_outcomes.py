@@ -28,7 +28,7 @@ STATUSES = {
     "overloaded": grpc.StatusCode.UNAVAILABLE,
     "expired": grpc.StatusCode.DEADLINE_EXCEEDED,
     "displaced": grpc.StatusCode.UNAVAILABLE,
-    "removed": grpc.StatusCode.NOT_FOUND,
+    "removed": grpc.StatusCode.UNAVAILABLE,
     "faulty": grpc.StatusCode.INTERNAL,
     "lost": grpc.StatusCode.UNAVAILABLE,
 }
