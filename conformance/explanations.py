@@ -59,7 +59,7 @@ CONFIGURATION = {
 COUNTS = {BODY: "ours adds how requests ended (`slotwise_outcomes`); Triton adds two fields that were empty here"}
 REASON = {BODY: "ours always has `reason`, Triton only where it has something to say"}
 TEXT = {
-    STATUS: "strings of ONNX Runtime are UTF-8, and its models fail on other bytes; Triton's model in Python takes any"
+    STATUS: "a text is UTF-8 here, as runtimes have it, and what is none is refused; Triton's model in Python takes any"
 }
 TRACES = {BODY: "ours sends spans to a collector and was started so, and so has neither file nor `log_frequency`"}
 LOGS = {BODY: "ours logs rows as CSV, and of actions too from the start (`log_verbose_level` 1)"}

@@ -20,7 +20,9 @@ ABOUT = """\
 How Slotwise keeps to the Open Inference Protocol: beside Triton's own server, under standard clients that nobody has
 changed, and under a program that makes requests out of [openapi.yaml](openapi.yaml). This page is written by
 `python -m conformance --write docs/conformance.md`, which asks real servers and ends with 1 where a difference is not
-explained or a client fails. `conformance/answers.json` holds every answer in full.
+explained or a client fails. `conformance/answers.json` holds every answer in full. Parameters whose names begin with
+`slotwise_` (`slotwise_timing`, `slotwise_inputs`) are ours beside the protocol, and nothing is other than it where a
+client does not use them.
 """
 CHECKED = """\
 Sound requests and broken ones (the checker's phases coverage and fuzzing), with the names of models, versions and

@@ -13,7 +13,16 @@ IN_PROCESS = ("http-body", "grpc-messages", "local-frames", "config")
 LIVE = ("http-wire", "grpc", "local", "regions", "models")
 _PROTOCOL = (
     *(b"shared_memory_region", b"shared_memory_byte_size", b"shared_memory_offset", b"binary_data_size", b"timeout"),
-    *(b"binary_data_output", b"binary_data", b"classification", b"priority", b"parameters", b"outputs", b"inputs"),
+    *(
+        b"binary_data_output",
+        b"slotwise_inputs",
+        b"binary_data",
+        b"classification",
+        b"priority",
+        b"parameters",
+        b"outputs",
+        b"inputs",
+    ),
     *(b'"data":[', b'"shape":[', b'"datatype":"', b"FP32", b"FP16", b"BF16", b"BYTES", b"BOOL", b"INT64", b"UINT8"),
     *(b"NaN", b"1e999", b"-0", b"null", b"true", b'"\\ud800"', b"\\u0000", b"\xff\xff\xff\xff", b"\x00\x00\x00\x00"),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from fuzz.target import Fault
 from fuzz.targets.specs import contracts
@@ -18,13 +18,11 @@ from slotwise.edges.oip.body import inflater
 from slotwise.edges.oip.codec import refs
 from slotwise.edges.oip.datatypes import SIZES
 from slotwise.edges.oip.errors import WireError
-from slotwise.edges.oip.exchange import Exchange, Room
+from slotwise.edges.oip.exchange import Exchange, Line, Room
 from slotwise.edges.oip.limits import Limits
 from slotwise.edges.oip.regions import Regions
 from slotwise.edges.store.files import SharedArena
-
-if TYPE_CHECKING:
-    from slotwise.edges.oip.connection import Connection
+from slotwise.facts.types import ZEROS_SEGMENT, TensorRef
 
 LIMITS = Limits(body_bytes_max=1 << 20, json_bytes_max=1 << 20, stream_bytes_min=64, collected_bytes_max=4 << 20)
 ARENA_BYTES = 8 << 20
@@ -77,6 +75,8 @@ class Body:
             b"plain - gzip 11\n" + zlib.compress(plain, wbits=31),
             b"plain - deflate 11\n" + zlib.compress(nested),
             b"plain - - 9\n" + borrowed.encode(),
+            _HEAD.encode() + _unsent("server", [{"name": "x", "datatype": "FP32", "shape": [2, 4]}]),
+            b"text - - 7\n" + _unsent("executor", [{"name": "t", "datatype": "BYTES", "shape": [3]}]),
             b"open - - 4\n" + json.dumps({"inputs": open_}).encode(),
         ]
 
@@ -111,7 +111,7 @@ class Body:
 
     def _outcome(self, model: str, head_length: int | None, encoding: bytes, body: bytes, step: int) -> bytes | int:
         """The answer of a model that gives back what it is sent, or the status of the error."""
-        exchange = Exchange(cast("Connection", None), self._arena, self._regions, LIMITS, self._room)
+        exchange = Exchange(cast(Line, None), self._arena, self._regions, LIMITS, self._room)
         exchange.contract = self._contracts[model]
         exchange.head_length = head_length
         try:
@@ -135,7 +135,7 @@ class Body:
         assert exchange.region is not None, "finished"
         assert exchange.contract is not None, "set above"
         for part in infer.parts:
-            if part.offset % 64 or part.offset + part.nbytes > max(1, infer.nbytes):
+            if not part.is_zeros and (part.offset % 64 or part.offset + part.nbytes > max(1, infer.nbytes)):
                 raise Fault(f"a part lies at {part.offset} of {infer.nbytes} bytes")
             size = SIZES.get(part.datatype)
             elements = 1
@@ -148,11 +148,20 @@ class Body:
             infer.wish,
             exchange.contract,
             outputs,
-            lambda ref: self._arena.view(ref.offset, ref.nbytes),
+            self._read,
             self._regions.write,
             None,
         )
         return payload.body
+
+    def _read(self, ref: TensorRef) -> memoryview:
+        if ref.segment == ZEROS_SEGMENT:
+            return memoryview(bytes(ref.nbytes))
+        return self._arena.view(ref.offset, ref.nbytes)
+
+
+def _unsent(made_by: str, inputs: list[dict[str, object]]) -> bytes:
+    return json.dumps({"inputs": inputs, "parameters": {"slotwise_inputs": made_by}}).encode()
 
 
 def _head(name: str, datatype: str, shape: list[int], nbytes: int, **parameters: object) -> bytes:

@@ -39,7 +39,10 @@ def message_seeds() -> list[bytes]:
     there.parameters["shared_memory_byte_size"].int64_param = 16
     there.parameters["nothing"].SetInParent()
     region.inputs.add(name="b", datatype="BOOL", shape=[4])
-    requests = [b"\x00" + one.SerializeToString() for one in (plain, typed, text, region)]
+    unsent = pb.ModelInferRequest(model_name="plain")
+    unsent.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    unsent.parameters["slotwise_inputs"].string_param = "executor"
+    requests = [b"\x00" + one.SerializeToString() for one in (plain, typed, text, region, unsent)]
     load = pb.RepositoryModelLoadRequest(model_name="plain")
     load.parameters["config"].string_param = "{}"
     load.parameters["file:1/model.onnx"].bytes_param = b"x"

@@ -6,7 +6,7 @@ from slotwise.edges.oip.codec import Bounds, Contract
 from slotwise.facts.profile import Profile
 from slotwise.facts.types import ModelSpec, TensorSpec
 
-BOUNDS = Bounds(rows_max=64, tensor_bytes_max=1 << 20, json_bytes_max=1 << 20)
+BOUNDS = Bounds(rows_max=64, tensor_bytes_max=1 << 20, json_bytes_max=1 << 20, generated_inputs=True)
 _PROFILE = Profile(rows=(1,), run_ns=(1,), load_ns=0, memory_bytes=0)
 
 

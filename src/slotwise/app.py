@@ -27,6 +27,7 @@ from slotwise.config import (
     printed,
     serves_grpc,
 )
+from slotwise.edges.fleets.nodes.caller import NodeState
 from slotwise.edges.fleets.nodes.joined import JoinedFleet
 from slotwise.edges.fleets.nodes.remote import NodeStatistics
 from slotwise.edges.fleets.processes import ExecutorStatistics
@@ -298,6 +299,7 @@ class LiveSystem:
             local_replies=local.replies if local is not None else None,
             grpc_replies=gate.replies if gate is not None else None,
             grpc_memory_bytes=memory.get(GRPC_DOOR),
+            nodes=[_node_now(one) for one in self.node_statistics()],
         )
 
     def _make_door(self, tls: Tls | None, request_ids: Iterator[int]) -> HttpDoor:
@@ -381,6 +383,22 @@ class LiveSystem:
         while is_loading and loop.time() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
             is_loading = any(executor.loads for executor in self.controller.view.executors.values())
+
+
+def _node_now(node: NodeStatistics) -> prometheus.NodeNow:
+    is_up = node.state is NodeState.UP
+    return prometheus.NodeNow(
+        node=node.node,
+        is_up=is_up,
+        executors_up=node.executors_up,
+        in_flight=node.in_flight,
+        losses=node.losses,
+        returned_too_late=node.returned_too_late,
+        round_trip_ns=node.round_trip_ns if is_up else None,
+        clock_error_ns=node.round_trip_ns // 2 if is_up else None,
+        bytes_per_s=(node.bytes_per_s or None) if is_up else None,
+        backlog_bytes=node.backlog_bytes if is_up else None,
+    )
 
 
 def _grpc_settings(config: Config) -> DoorSettings:

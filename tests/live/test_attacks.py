@@ -165,9 +165,10 @@ def test_a_shape_that_cannot_be_is_refused(server: Server, shape: list[object], 
         b"\x00\x00\x00\x00" * 3,
         b"\x01\x00\x00\x00a\xff\xff\xff\x7f",
         b"\x00\x00\x00\x80",
+        b"\x01\x00\x00\x00a\x01\x00\x00\x00\xff",
     ],
 )
-def test_a_string_that_lies_about_its_length_is_refused(server: Server, data: bytes) -> None:
+def test_a_string_that_lies_about_its_length_or_is_no_text_is_refused(server: Server, data: bytes) -> None:
     given = {"name": "x", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(data)}}
     head = json.dumps({"inputs": [given]}).encode()
     more = (b"Inference-Header-Content-Length: %d" % len(head), b"Connection: close")

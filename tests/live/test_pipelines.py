@@ -173,7 +173,7 @@ def test_a_client_that_goes_away_cancels_the_step_under_way_and_leaves_nothing(p
 
 def test_a_member_that_is_unloaded_takes_its_pipeline_along_and_brings_it_back(patient_root: Path) -> None:
     async def live() -> None:
-        async with serving(patient_root) as system, AsyncClient(system.url()) as client:
+        async with serving(patient_root) as system, AsyncClient(system.url(), tries=1) as client:
             asking = asyncio.create_task(client.infer("chain", {"x": X[:1]}, timeout_us=PATIENCE_US))
             await in_step(system, "one/1")
             await system.registry.unload("two")

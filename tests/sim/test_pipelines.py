@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from slotwise.config import Config, ConfigError
+from slotwise.edges.logs.recorder import LogRecorder
+from slotwise.edges.logs.rows import RequestRow
 from slotwise.engine.journal import Journal, replay
 from slotwise.engine.ports import Recorder
 from slotwise.engine.statistics import Statistics
@@ -135,6 +137,22 @@ def test_branches_run_at_once_and_the_join_waits_for_both() -> None:
     assert 16 * MS <= timing.ended_ns - timing.arrival_ns < 17 * MS  # 4 + 10 + 2, and not the 6 beside
     assert checks.replies[Outcome.IN_TIME] == 4
     checks.finish()
+
+
+def test_a_request_to_a_pipeline_is_a_cold_start_if_one_of_its_steps_is() -> None:
+    rows: list[RequestRow] = []
+    log = LogRecorder(rows.append, lambda _: None)
+    world, _ = system([*MEMBERS, DIAMOND], executors=1, recorders=[log], pipeline_recorders=[log])
+    for slo_ms in (1, 500):  # refused before any step; all members are there
+        ask(world, DIAMOND, slo_ms)
+        let_pass(world, 500)
+    world.fleet.kill("e0")
+    let_pass(world, 1)
+    ask(world, DIAMOND, 500)  # there is nobody who could hold the first step's model
+    let_pass(world, 500)
+    found = [(row.result, row.is_coldstart) for row in rows if row.model_id == "diamond/1"]
+    assert found == [("refused", 0), ("in_time", 0), ("refused", 1)]
+    assert [row.is_coldstart for row in rows if row.model_id == "a/1"] == [0, 1]
 
 
 def test_what_cannot_fit_even_without_waiting_is_refused_before_any_step_runs() -> None:

@@ -15,7 +15,7 @@ from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.answers import STATUSES, Payload, encode_answer
 from slotwise.edges.oip.codec import HEADS_MAX, Bounds, Contract, Place, borrow, decode, decode_raw, fill, split
 from slotwise.edges.oip.errors import WireError
-from slotwise.facts.types import Reason, TensorRef
+from slotwise.facts.types import ZEROS_SEGMENT, Reason, TensorRef
 from tests.unit.codec_cases import CODES, RANGES, binary, contract, decode_json, filled, message, tensor
 
 
@@ -341,6 +341,70 @@ def test_lengths_inside_bytes_must_add_up(data: bytes) -> None:
         filled(decode(head, len(tail), contract(tensor("BYTES", (1,)))), tail)
 
 
+def test_bytes_that_are_no_text_are_refused_by_tensor_and_element() -> None:
+    model, data = contract(tensor("BYTES", (2,))), b"\x01\x00\x00\x00a\x02\x00\x00\x00b\xff"
+    told = r"input 'x' is not text: its element 1 is no UTF-8, .* at byte 1"
+    head, tail = binary("BYTES", (2,), data)
+    with pytest.raises(WireError, match=told) as refused:
+        filled(decode(head, len(tail), model), tail)
+    assert refused.value.status == 400
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": len(data)}
+    given = {"name": "x", "datatype": "BYTES", "shape": [2], "parameters": place}
+    with pytest.raises(WireError, match=told):
+        borrow(decode(json.dumps({"inputs": [given]}).encode(), 0, model), memoryview(bytearray(data)), lambda *_: None)
+    with pytest.raises(WireError, match="its element 0 is no UTF-8"):
+        decode_raw(b"\xff", 1, contract(tensor("BYTES", (1,))))
+
+
+GENERATING = Bounds(rows_max=64, tensor_bytes_max=1 << 10, generated_inputs=True)
+
+
+def unsent(*inputs: tuple[str, str, list[int]], made_by: str = "server", **more: object) -> bytes:
+    """A request that brings no data."""
+    given = [{"name": name, "datatype": datatype, "shape": shape, **more} for name, datatype, shape in inputs]
+    return json.dumps({"inputs": given, "parameters": {"slotwise_inputs": made_by}}).encode()
+
+
+def test_inputs_that_the_server_makes_are_zeros_where_they_would_have_been_sent_to() -> None:
+    model = contract(tensor("FP32", (-1,)), tensor("BYTES", (-1,), "t"), bounds=GENERATING)
+    infer = decode(unsent(("x", "FP32", [3]), ("t", "BYTES", [2])), 0, model)
+    memory, (x, t) = filled(infer)
+    assert (x.segment, bytes(memory.read(x)), t.offset) == (memory.segment, bytes(12), 64)
+    assert datatypes.elements_of(memory.read(t)) == [b"", b""]
+
+
+def test_inputs_that_an_executor_makes_take_no_memory_and_keep_their_rows_and_form() -> None:
+    model = contract(tensor("FP32", (-1, -1)), batchable=True, bounds=GENERATING)
+    infer = decode(unsent(("x", "FP32", [3, 5]), made_by="executor"), 0, model)
+    sent = decode(message(shape=(3, 5), data=[0] * 15), 0, model)
+    assert (infer.nbytes, infer.rows, infer.form) == (0, 3, sent.form)
+    _, (ref,) = filled(infer)
+    assert (ref.segment, ref.offset, ref.nbytes, ref.shape) == (ZEROS_SEGMENT, 0, 60, (3, 5))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (unsent(("x", "FP32", [1, 257])), 413, "1028 bytes, 1024 are the limit"),
+        (unsent(("x", "FP32", [1 << 40, 1 << 40]), made_by="executor"), 413, "are the limit"),
+        (unsent(("x", "INT8", [1, 2])), 400, "the model takes FP32"),
+        (unsent(("x", "FP32", [2])), 400, "the model takes"),
+        (unsent(("x", "FP32", [65, 2])), 400, "has 65 rows"),
+        (unsent(("x", "FP32", [1, 2]), data=[1, 2]), 400, "brings data"),
+        (unsent(("x", "FP32", [1, 2]), parameters={"binary_data_size": 8}), 400, "brings data"),
+        (unsent(("x", "FP32", [1, 2]), made_by="nobody"), 400, "slotwise_inputs"),
+    ],
+)
+def test_inputs_to_be_made_are_checked_as_any_others(body: bytes, status: int, words: str) -> None:
+    with pytest.raises(WireError, match=words) as refused:
+        decode(body, 0, contract(tensor("FP32", (-1, -1)), batchable=True, bounds=GENERATING))
+    assert refused.value.status == status
+
+
+def test_inputs_are_made_only_where_that_is_allowed() -> None:
+    assert "inputs are not made here" in refusal(unsent(("x", "FP32", [1, 2])), contract(tensor()))
+
+
 def test_a_bool_is_zero_or_one() -> None:
     head, tail = binary("BOOL", (2,), b"\x01\x02")
     with pytest.raises(WireError, match="neither 0 nor 1"):
@@ -371,9 +435,9 @@ def test_a_head_longer_than_the_body_is_refused() -> None:
 
 def test_bytes_that_are_no_text_are_given_out_as_binary_only() -> None:
     model = contract(tensor("BYTES", (1,)))
-    head, tail = binary("BYTES", (1,), b"\x01\x00\x00\x00\xff")
-    infer = decode(head, 5, model)
-    memory, found = filled(infer, tail)
+    infer = decode(message("BYTES", (1,), ["a"]), 0, model)
+    memory, found = filled(infer)
+    memory.view(4, 1)[:] = b"\xff"  # as a model may write them
     with pytest.raises(WireError, match="not UTF-8; ask for it with binary_data"):
         encode_answer(infer.wish, model, found, memory.read, memory.write, None)
 

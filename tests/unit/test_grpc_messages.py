@@ -90,6 +90,16 @@ def test_an_input_in_shared_memory_has_no_raw_data() -> None:
     assert second["parameters"] == {"binary_data_size": 4}
 
 
+def test_inputs_to_be_made_bring_no_data_and_announce_none() -> None:
+    request = pb.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP32", shape=[2])
+    request.parameters["slotwise_inputs"].string_param = "executor"
+    assert question_of(request, None).tensors == []
+    assert head_of(request)["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [2], "parameters": {}}]
+    request.raw_input_contents.append(bytes(8))
+    assert question_of(request, None).tensors == [bytes(8)], "the server says what is wrong with it"
+
+
 def test_a_region_without_a_value_does_not_move_the_data_of_others() -> None:
     request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"abcd", b"efgh"])
     request.inputs.add(name="a", datatype="FP32", shape=[1]).parameters["shared_memory_region"].SetInParent()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+from slotwise.edges.fleets.messages import Tensor
 from slotwise.edges.fleets.nodes.budget import Budget
+from slotwise.edges.fleets.nodes.cargo import Cargo
 from slotwise.edges.fleets.nodes.clock import ClockEstimate, Order
-from slotwise.facts.types import FOREVER_NS
+from slotwise.facts.types import FOREVER_NS, ZEROS_SEGMENT, TensorRef
 
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 AHEAD_NS = -1234 * S
@@ -51,6 +53,15 @@ def test_runs_keep_their_order_however_the_estimate_moves() -> None:
     assert order.place(10, 20, earliest_ns=0, now_ns=100) == (10, 20)
     assert order.place(18, 30, earliest_ns=0, now_ns=100) == (20, 30)
     assert order.place(35, 60, earliest_ns=40, now_ns=55) == (40, 55)
+
+
+def test_what_an_executor_makes_itself_takes_no_room_in_a_frame() -> None:
+    cargo, data = Cargo(), memoryview(b"1234")
+    made = TensorRef(name="x", datatype="FP32", shape=(1000,), segment=ZEROS_SEGMENT, offset=0, nbytes=4000)
+    sent = TensorRef(name="y", datatype="FP32", shape=(1,), segment=0, offset=128, nbytes=4)
+    assert cargo.add(made, lambda _: data) == Tensor("x", "FP32", (1000,), 0, 4000, ZEROS_SEGMENT)
+    assert cargo.nbytes == 0
+    assert cargo.add(sent, lambda _: data) == Tensor("y", "FP32", (1,), 0, 4)
 
 
 def test_a_slow_link_is_known_by_the_frames_that_crossed_it() -> None:

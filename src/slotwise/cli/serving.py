@@ -15,6 +15,7 @@ from slotwise.app import LiveSystem
 from slotwise.cli.common import FAILED, POLICIES, SUMMARY, WRONG, JournalFile, LogFolder, cores_of, nodes_of
 from slotwise.edges.fleets.nodes.caller import NodeState
 from slotwise.edges.oip.access import AccessError, Grant, new_token, written
+from slotwise.edges.oip.head import MadeBy
 from slotwise.engine.ports import ModelError, ModelState
 from slotwise.executors import NodeSystem
 from slotwise.terminal import (
@@ -54,6 +55,9 @@ def serve(
     summary_s: Annotated[float | None, typer.Option(help=SUMMARY)] = None,
     watch_s: Annotated[float | None, typer.Option(help="Look for changed models so often, in seconds. [never]")] = None,
     late_answers: Annotated[bool | None, typer.Option(help="Deliver late answers as 200 rather than 504.")] = None,
+    generated_inputs: Annotated[
+        bool | None, typer.Option(help="Let requests leave their inputs to be made of zeros, for trials of load.")
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: speak HTTPS with this certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file: the certificate's key.")] = None,
     tokens: Annotated[Path | None, typer.Option(help="File of tokens, and what each may do. [all may do all]")] = None,
@@ -78,6 +82,7 @@ def serve(
         "summary_s": summary_s,
         "watch_s": watch_s,
         "late_answers": late_answers,
+        "door": {"generated_inputs": generated_inputs} if generated_inputs is not None else None,
         "tokens": str(tokens) if tokens else None,
         "tls": {name: str(path) for name, path in (("certificate", tls_certificate), ("key", tls_key)) if path} or None,
     }
@@ -147,6 +152,9 @@ def _announce(system: LiveSystem) -> None:
     for one in system.node_statistics():
         if one.state is not NodeState.UP:
             say(f"node {one.node} at {one.address} is not there, and is called again: {one.last_end}")
+    if system.config.door.generated_inputs:
+        modes = ", ".join(f'"{one.value}"' for one in MadeBy)
+        say(f"generated inputs: requests may say who makes their inputs, by the parameter `slotwise_inputs`: {modes}")
     ready = sum(status.state is ModelState.READY for status in index)
     print(f"serving {ready} models on {system.url()}", flush=True)
     if system.grpc is not None:

@@ -82,6 +82,10 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
+ZEROS_SEGMENT = -1
+"""No memory at all: a tensor there is made of zeros by whoever reads it. Memory is numbered from 0."""
+
+
 @value
 class TensorRef:
     """Where a tensor lies: bytes `[offset, offset + nbytes)` of a named shared segment."""

@@ -21,6 +21,7 @@ from slotwise.edges.runtimes import RunError
 from slotwise.edges.runtimes.tensors import DATATYPES, Array, read_tensor, texts_to_bytes
 from slotwise.edges.store.files import ARENA_SEGMENT, map_memory
 from slotwise.edges.store.layout import RingLayout
+from slotwise.facts.types import ZEROS_SEGMENT
 from slotwise.worker.shelf import Instance
 
 FULL_PAUSE_S = 50e-6
@@ -79,13 +80,14 @@ class OutputSegment:
 
 
 class InputSegments:
-    """Where inputs lie, by segment: the arena, and the memory of clients, for reading only.
+    """Where inputs lie, by segment: the arena, the memory of clients, and zeros made here, for reading only.
 
     The main thread maps and reads, the control thread forgets; what is being read stays mapped until it has been.
     """
 
     def __init__(self, arena: memoryview) -> None:
         self._memories = {ARENA_SEGMENT: arena}
+        self._zeros = memoryview(b"")
 
     def map(self, memories: Sequence[Memory]) -> None:
         """Make memories of clients readable. One whose client and server have gone is not there any more."""
@@ -107,8 +109,16 @@ class InputSegments:
         """A tensor where it lies. Raises RunError or TensorError."""
         memory = self._memories.get(tensor.segment)
         if memory is None:
-            raise RunError(f"the memory that input {tensor.name!r} lies in is not there")
+            if tensor.segment != ZEROS_SEGMENT:
+                raise RunError(f"the memory that input {tensor.name!r} lies in is not there")
+            memory = self._make_zeros(tensor.nbytes)
         return read_tensor(memory, tensor.datatype, tensor.shape, tensor.offset, tensor.nbytes)
+
+    def _make_zeros(self, nbytes: int) -> memoryview:
+        """At least so many; the kernel maps one page of zeros for all of them as long as nobody writes."""
+        if nbytes > len(self._zeros):
+            self._zeros = memoryview(bytes(nbytes))
+        return self._zeros
 
 
 class Batches:

@@ -22,7 +22,7 @@ STATUS_OF = {
     "overloaded": 503,
     "expired": 504,
     "displaced": 503,
-    "removed": 404,
+    "removed": 503,
     "faulty": 500,
     "lost": 503,
 }

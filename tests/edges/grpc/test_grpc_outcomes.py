@@ -14,10 +14,11 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
+from slotwise.edges.oip.grpc.limits import GrpcLimits
 from slotwise.edges.oip.grpc.service import NAME
 from tests.conftest import WaitUntil
 from tests.edges.echo import ENDINGS
-from tests.edges.grpc.rig import GRPC_LIMITS, ROW, Door, tensor
+from tests.edges.grpc.rig import GRPC_LIMITS, ROW, Door, opened, tensor
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +29,7 @@ STATUSES = {
     "overloaded": grpc.StatusCode.UNAVAILABLE,
     "expired": grpc.StatusCode.DEADLINE_EXCEEDED,
     "displaced": grpc.StatusCode.UNAVAILABLE,
-    "removed": grpc.StatusCode.NOT_FOUND,
+    "removed": grpc.StatusCode.UNAVAILABLE,
     "faulty": grpc.StatusCode.INTERNAL,
     "lost": grpc.StatusCode.UNAVAILABLE,
 }
@@ -156,6 +157,34 @@ def test_one_request_more_than_the_door_takes_is_refused_at_once(
     assert dict(error.trailing_metadata())["slotwise-reason"] == "queue_full"
     wait_until(lambda: not controller.silent)
     assert raw(request_of("echo"))
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        (f"/{NAME}/Nothing", "Nothing"),
+        ("/some.Other/Thing", "/some.Other/Thing"),
+        ("/grpc.health.v1.Health/Nothing", "/grpc.health.v1.Health/Nothing"),
+    ],
+)
+def test_a_method_that_there_is_not_is_refused_and_counted_with_its_name(
+    door: Door, wait_until: WaitUntil, method: str, target: str
+) -> None:
+    with grpc.insecure_channel(door.address) as channel:
+        assert ended(lambda: channel.unary_unary(method)(b"x")).code() is grpc.StatusCode.UNIMPLEMENTED
+        stream = channel.stream_stream(method)
+        assert ended(lambda: list(stream(iter([b"x", b"y"])))).code() is grpc.StatusCode.UNIMPLEMENTED
+    wait_until(lambda: (501, target) in {(one.status, one.target) for one in door.refused})
+
+
+def test_calls_beyond_the_limit_are_counted(wait_until: WaitUntil) -> None:
+    with opened(GrpcLimits(calls_max=2)) as door, grpc.insecure_channel(door.address) as channel, ExitStack() as held:
+        infer = channel.unary_unary(f"/{NAME}/ModelInfer")
+        for _ in range(2):
+            held.callback(infer.future(request_of("silent")).cancel)
+        wait_until(lambda: len(door.system.controller.silent) == 2)
+        assert ended(lambda: infer(request_of("echo"))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        wait_until(lambda: [(one.status, one.reason, one.count) for one in door.refused] == [(429, "queue_full", 1)])
 
 
 @pytest.mark.parametrize(

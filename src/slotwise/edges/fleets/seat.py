@@ -38,7 +38,7 @@ from slotwise.edges.fleets.translate import result_event, run_command
 from slotwise.engine.ports import Arena, Post
 from slotwise.facts.actions import RunBatch
 from slotwise.facts.events import BatchFailed, ExecutorLost, ExecutorUp
-from slotwise.facts.types import Failure
+from slotwise.facts.types import ZEROS_SEGMENT, Failure
 from slotwise.facts.value import value
 
 
@@ -350,8 +350,8 @@ def _settings(slice_: CoreSlice, around: Surroundings) -> ExecutorSettings:
 
 def _memories_of(action: RunBatch, arena: int) -> tuple[int, ...]:
     """The segments of clients' memory that a batch reads from, each once."""
-    found = {ref.segment: None for request in action.requests for ref in request.inputs if ref.segment != arena}
-    return tuple(found)
+    found = {ref.segment: None for request in action.requests for ref in request.inputs}
+    return tuple([segment for segment in found if segment not in (arena, ZEROS_SEGMENT)])
 
 
 def _batch_failed(action: RunBatch, message: str) -> BatchFailed:

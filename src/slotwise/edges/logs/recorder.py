@@ -21,19 +21,20 @@ from slotwise.facts.events import (
     ModelRemoved,
     Unloaded,
 )
-from slotwise.facts.profile import Profile
-from slotwise.facts.types import FOREVER_NS, Outcome, Request
+from slotwise.facts.types import FOREVER_NS, ModelSpec, Outcome, Request
 from slotwise.facts.value import value
 
 
 class _Open:
     """A request under way."""
 
-    __slots__ = ("copies", "is_sent", "request")
+    __slots__ = ("copies", "is_cold", "is_sent", "request")
 
-    def __init__(self, request: Request, copies: int) -> None:
+    def __init__(self, request: Request, copies: int, is_cold: bool) -> None:
         self.request = request
         self.copies = copies
+        self.is_cold = is_cold
+        """For a request to a pipeline, whether one of its steps was."""
         self.is_sent = False
 
 
@@ -65,7 +66,7 @@ class LogRecorder:
     def __init__(self, put_request: Callable[[RequestRow], None], put_action: Callable[[ActionRow], None]) -> None:
         self._put_request = put_request
         self._put_action = put_action
-        self._profiles: dict[str, Profile] = {}
+        self._specs: dict[str, ModelSpec] = {}
         self._open: dict[int, _Open] = {}
         self._waiting: dict[str, int] = {}
         """Requests that wait, by model."""
@@ -109,14 +110,19 @@ class LogRecorder:
     # Events
 
     def _model_added(self, event: ModelAdded, now_ns: int) -> None:
-        self._profiles[event.spec.id] = event.spec.profile
+        self._specs[event.spec.id] = event.spec
 
     def _model_removed(self, event: ModelRemoved, now_ns: int) -> None:
-        self._profiles.pop(event.model, None)
+        self._specs.pop(event.model, None)
 
     def _arrived(self, event: Arrived, now_ns: int) -> None:
-        request = event.request
-        self._open[request.id] = _Open(request, self._copies(request.model))
+        request, spec = event.request, self._specs.get(event.request.model)
+        copies = self._copies(request.model)
+        is_pipeline = spec is not None and bool(spec.steps)
+        self._open[request.id] = _Open(request, copies, is_cold=copies == 0 and not is_pipeline)
+        whole = self._open.get(request.step_of.request_id) if request.step_of is not None else None
+        if whole is not None:
+            whole.is_cold |= copies == 0
         self._wait(request.model, 1)
 
     def _batch_done(self, event: BatchDone, now_ns: int) -> None:
@@ -198,20 +204,20 @@ class LogRecorder:
         request = opened.request
         allowed_ns = request.deadline_ns - request.arrival_ns
         has_deadline = request.deadline_ns < FOREVER_NS
-        profile = self._profiles.get(request.model) if has_deadline else None
+        spec = self._specs.get(request.model) if has_deadline else None
         return RequestRow(
             now_ns,
             request.id,
             reply.outcome.value,
             reply.reason.value,
             request.model,
-            None if profile is None else round(allowed_ns / profile.expected_ns(request.rows), 3),
+            None if spec is None else round(allowed_ns / spec.profile.expected_ns(request.rows), 3),
             now_ns - request.arrival_ns,
             allowed_ns if has_deadline else None,
             int(reply.outcome is Outcome.IN_TIME),
             opened.copies,
             self._copies(request.model),
-            int(opened.copies == 0),
+            int(opened.is_cold),
         )
 
     def _action_row(self, back: _Back, now_ns: int) -> ActionRow:

@@ -28,11 +28,11 @@ class RequestRow(NamedTuple):
     deadline_met: int
     """1 if it was answered in time, else 0."""
     arrival_count: int
-    """Executors that held the model when it arrived."""
+    """Executors that held the model when it arrived; none holds a pipeline."""
     departure_count: int
     """The same when it ended."""
     is_coldstart: int
-    """1 if none held the model when it arrived."""
+    """1 if none held the model when it arrived; of a pipeline, if that was so of a step."""
 
 
 class ActionRow(NamedTuple):

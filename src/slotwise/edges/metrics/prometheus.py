@@ -37,6 +37,26 @@ class ExecutorNow:
 
 
 @value
+class NodeNow:
+    """A node at the instant of a scrape. What is measured of its clock and its link is None while it is not up."""
+
+    node: str
+    is_up: bool
+    executors_up: int
+    in_flight: int
+    losses: int
+    returned_too_late: int
+    """Batches that were not sent to it, because they would have come too late or too much was on its way."""
+    round_trip_ns: int | None
+    clock_error_ns: int | None
+    """What the estimate of its clock is wrong by at most."""
+    bytes_per_s: float | None
+    """What the link carries, as estimated."""
+    backlog_bytes: int | None
+    """What was sent and is not known to have come."""
+
+
+@value
 class Snapshot:
     """All that a scrape tells."""
 
@@ -66,6 +86,7 @@ class Snapshot:
     """Replies to inferences over gRPC, by the status that HTTP has for them; None where gRPC is not served."""
     grpc_memory_bytes: int | None = None
     """What the gRPC door's process takes; None where there is none."""
+    nodes: Sequence[NodeNow] = ()
 
 
 def scrape(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -90,6 +111,8 @@ class _Once(Collector):
         yield from _durations(now.models)
         yield from _batches(now.models)
         yield from _executors(now)
+        if now.nodes:
+            yield from _nodes(now.nodes)
         yield from _front(now)
         yield from _logs(now.logs)
 
@@ -182,6 +205,40 @@ def _executors(now: Snapshot) -> Iterator[Metric]:
         for model in one.models:
             resident.add_metric((*_name(model), one.executor), 1)
     yield resident
+
+
+def _nodes(nodes: Sequence[NodeNow]) -> Iterator[Metric]:
+    def family(
+        kind: type[GaugeMetricFamily | CounterMetricFamily],
+        name: str,
+        text: str,
+        pick: Callable[[NodeNow], float | None],
+    ) -> Metric:
+        made = kind(f"slotwise_node_{name}", text, labels=("node",))
+        for one in nodes:
+            found = pick(one)
+            if found is not None:
+                made.add_metric((one.node,), found)
+        return made
+
+    def seconds(nanoseconds: int | None) -> float | None:
+        return None if nanoseconds is None else nanoseconds / S
+
+    gauge, counter = GaugeMetricFamily, CounterMetricFamily
+    yield family(gauge, "up", "Whether the node is connected and its clock known", lambda one: one.is_up)
+    yield family(gauge, "executors_up", "Its executors that are up", lambda one: one.executors_up)
+    yield family(gauge, "batches_in_flight", "Batches sent to it and not back", lambda one: one.in_flight)
+    yield family(counter, "losses", "Times that it was up and was lost", lambda one: one.losses)
+    text = "Batches not sent, for they would have come too late or too much was on its way"
+    yield family(counter, "batches_not_sent", text, lambda one: one.returned_too_late)
+    text = "Shortest recent round trip"
+    yield family(gauge, "round_trip_seconds", text, lambda one: seconds(one.round_trip_ns))
+    text = "What the estimate of its clock is wrong by at most"
+    yield family(gauge, "clock_error_seconds", text, lambda one: seconds(one.clock_error_ns))
+    text = "What the link to it carries, as estimated"
+    yield family(gauge, "link_bytes_per_second", text, lambda one: one.bytes_per_s)
+    text = "Bytes sent to it and not known to have come"
+    yield family(gauge, "link_backlog_bytes", text, lambda one: one.backlog_bytes)
 
 
 def _front(now: Snapshot) -> Iterator[Metric]:

@@ -24,8 +24,9 @@ STATUSES = {
     Reason.INFEASIBLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.OVERLOADED: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
-    Reason.UNKNOWN_MODEL: HTTPStatus.NOT_FOUND,
-    Reason.MODEL_REMOVED: HTTPStatus.NOT_FOUND,
+    # A door asks for models that are on offer alone, so these two were taken off offer meanwhile; they may come back.
+    Reason.UNKNOWN_MODEL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.MODEL_REMOVED: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.NO_EXECUTOR: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.EXPIRED: HTTPStatus.GATEWAY_TIMEOUT,
     Reason.DISPLACED: HTTPStatus.SERVICE_UNAVAILABLE,

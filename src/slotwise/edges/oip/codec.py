@@ -5,95 +5,31 @@ A body is a JSON head and, after it, the binary data of those tensors that annou
 binary data to where it belongs; a `Filler` does so with data that comes in pieces. So the data is copied once,
 from the socket's bytes into shared memory, and what does not fit is known by the head alone. Whatever is
 wrong is a `WireError` with the status to answer with.
+
+For trials of load a request may leave its inputs to be made of zeros, by the server, so that they go the way of all
+others, or by the executor, so that nothing but their shapes goes anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import prod
-from typing import Annotated
 
 import msgspec
 
 from slotwise.edges.oip import datatypes
 from slotwise.edges.oip.datatypes import BYTES, NEEDS_CHECK, SIZES, TensorFault
 from slotwise.edges.oip.errors import WireError, bad, too_large
+from slotwise.edges.oip.head import NO_DATA, Head, Input, MadeBy, Output, TensorParameters, decode_head
 from slotwise.engine.ports import Arena
 from slotwise.facts.shapes import VARIABLE, fits, form_of
-from slotwise.facts.types import PRIORITY_LOWEST, ModelSpec, TensorRef, TensorSpec
+from slotwise.facts.types import ZEROS_SEGMENT, ModelSpec, TensorRef, TensorSpec
 from slotwise.facts.units import US
 from slotwise.facts.value import value
 
 ALIGNMENT = 64
 HEADS_MAX = 256
 HEAD_NBYTES_MAX = 2048
-RANK_MAX = 64  # no runtime has tensors of more dimensions
-_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
-NO_DATA = msgspec.Raw()
-
-
-class Parameters(msgspec.Struct, gc=False, frozen=True):
-    """Of a request; 0 means the model's own."""
-
-    timeout: _Count = 0
-    priority: Annotated[int, msgspec.Meta(ge=0, le=PRIORITY_LOWEST)] = 0
-    binary_data_output: bool = False
-    slotwise_timing: bool = False
-
-
-class TensorParameters(msgspec.Struct, gc=False, frozen=True):
-    """Of inputs and outputs alike."""
-
-    shared_memory_region: str | None = None
-    shared_memory_offset: _Count = 0
-    shared_memory_byte_size: _Count | None = None
-
-
-class InputParameters(TensorParameters, gc=False, frozen=True):
-    """Of an input."""
-
-    binary_data_size: _Count | None = None
-
-
-class OutputParameters(TensorParameters, gc=False, frozen=True):
-    """Of an output."""
-
-    binary_data: bool | None = None
-    classification: _Count = 0
-
-
-_PLAIN = Parameters()
-_PLAIN_INPUT = InputParameters()
-_PLAIN_OUTPUT = OutputParameters()
-
-
-class Input(msgspec.Struct, gc=False):
-    """An input as it is told."""
-
-    name: str
-    datatype: str
-    shape: Annotated[list[_Count], msgspec.Meta(max_length=RANK_MAX)]
-    parameters: InputParameters = _PLAIN_INPUT
-    data: msgspec.Raw = NO_DATA
-
-
-class Output(msgspec.Struct, gc=False):
-    """An output that is asked for."""
-
-    name: str
-    parameters: OutputParameters = _PLAIN_OUTPUT
-
-
-class Head(msgspec.Struct, gc=False):
-    """A request as it is told, before anything of it has been checked."""
-
-    inputs: list[Input]
-    id: str = ""
-    parameters: Parameters = _PLAIN
-    outputs: list[Output] = []
-
-
-_decode_head = msgspec.json.Decoder(Head).decode
 
 
 @value
@@ -106,6 +42,8 @@ class Bounds:
     """Of all its inputs together."""
     json_bytes_max: int = 16 << 20
     """Of its JSON, whose values take many times their size while they are read."""
+    generated_inputs: bool = False
+    """Whether a request may leave its inputs to be made here."""
 
 
 # The values below are made for every request, so they are structs: these are made in a third of the time.
@@ -145,11 +83,13 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     nbytes: int
     data: bytes | None
     source: Place | None = None
+    is_zeros: bool = False
+    """No memory holds it: an executor makes it."""
 
     @property
     def is_behind(self) -> bool:
         """Whether its bytes follow the head."""
-        return self.data is None and self.source is None
+        return self.data is None and self.source is None and not self.is_zeros
 
 
 class Infer(msgspec.Struct, frozen=True, gc=False):
@@ -187,6 +127,7 @@ class Contract:
         self.rows_max = min(spec.batch_max, bounds.rows_max)
         self.tensor_bytes_max = bounds.tensor_bytes_max
         self.json_bytes_max = bounds.json_bytes_max
+        self.may_generate = bounds.generated_inputs
         self.first = 1 if spec.batchable else 0
         """Index of the first dimension that belongs to a row."""
         self.has_forms = any(VARIABLE in tensor.shape[self.first :] for tensor in spec.inputs)
@@ -238,6 +179,8 @@ def decode_raw(body: bytes | bytearray | memoryview | None, nbytes: int, contrac
     if size > contract.tensor_bytes_max:
         raise _too_many_bytes(size, contract)
     parts = [Part(tensor.name, tensor.datatype, shape, 0, size, data)]
+    if data:
+        _check_data(parts[0], memoryview(data))
     form = _form(parts, contract) if contract.has_forms else 0
     return Infer(Wish("", contract.all_as_binary, has_timing=False), tuple(parts), size, nbytes, 1, form)
 
@@ -250,8 +193,8 @@ def fill(infer: Infer, view: memoryview, binary: memoryview) -> None:
         if part.data is not None:
             view[part.offset : end] = part.data
             continue
-        if part.source is not None:
-            continue  # see `borrow`
+        if part.source is not None or part.is_zeros:
+            continue  # see `borrow` and `refs`
         view[part.offset : end] = binary[taken : taken + part.nbytes]
         taken += part.nbytes
         if part.datatype in NEEDS_CHECK:
@@ -314,8 +257,8 @@ def refs(infer: Infer, arena: Arena, region: int) -> tuple[TensorRef, ...]:
                 name=part.name,
                 datatype=part.datatype,
                 shape=part.shape,
-                segment=segment,
-                offset=region + part.offset,
+                segment=ZEROS_SEGMENT if part.is_zeros else segment,
+                offset=0 if part.is_zeros else region + part.offset,
                 nbytes=part.nbytes,
             )
             for part in infer.parts
@@ -327,7 +270,7 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
     if len(head) > contract.json_bytes_max:
         raise too_large(f"the JSON has {len(head)} bytes, {contract.json_bytes_max} are the limit; send binary data")
     try:
-        message = _decode_head(head)
+        message = decode_head(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"not an inference request: {error}") from error
     return understand(message, binary_nbytes, contract)
@@ -335,9 +278,13 @@ def _understand(head: bytes | bytearray, binary_nbytes: int, contract: Contract)
 
 def understand(message: Head, binary_nbytes: int, contract: Contract) -> Infer:
     """Check a request against its model, and lay its inputs out one after the other. Raises WireError."""
-    parts, nbytes, unclaimed = [], 0, binary_nbytes
+    parameters, parts, nbytes, unclaimed = message.parameters, [], 0, binary_nbytes
+    made_by = parameters.slotwise_inputs
+    if made_by is not MadeBy.CLIENT and not contract.may_generate:
+        raise bad("inputs are not made here (`generated_inputs` of the server's [door] allows it); send their data")
     for given in message.inputs:
-        part = _place(given, contract, nbytes)
+        is_sent = made_by is MadeBy.CLIENT
+        part = _place(given, contract, nbytes) if is_sent else _made(given, contract, nbytes, made_by)
         parts.append(part)
         nbytes += -(-part.nbytes // ALIGNMENT) * ALIGNMENT
         if part.is_behind:
@@ -348,12 +295,11 @@ def understand(message: Head, binary_nbytes: int, contract: Contract) -> Infer:
         _check_names(parts, contract)
     if nbytes > contract.tensor_bytes_max:
         raise _too_many_bytes(nbytes, contract)
-    parameters = message.parameters
     wish = Wish(message.id, _wanted(message, contract), parameters.slotwise_timing)
     return Infer(
         wish,
         tuple(parts),
-        nbytes,
+        0 if made_by is MadeBy.EXECUTOR else nbytes,
         binary_nbytes,
         _rows(parts, contract),
         _form(parts, contract) if contract.has_forms else 0,
@@ -366,13 +312,7 @@ def understand(message: Head, binary_nbytes: int, contract: Contract) -> Infer:
 
 def _place(given: Input, contract: Contract, offset: int) -> Part:
     name, shape = given.name, tuple(given.shape)
-    tensor = contract.inputs.get(name)
-    if tensor is None:
-        raise bad(f"model {contract.spec.name} has no input {name!r}; it has {', '.join(contract.inputs)}")
-    if given.datatype != tensor.datatype:
-        raise bad(f"input {name!r} is {given.datatype}, the model takes {tensor.datatype}")
-    if not fits(shape, tensor.shape):
-        raise bad(f"input {name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
+    tensor = _declared(given, shape, contract)
     announced = given.parameters.binary_data_size
     source = _claimed(f"input {name!r}", given.parameters)
     data: bytes | None = None
@@ -385,6 +325,33 @@ def _place(given: Input, contract: Contract, offset: int) -> Part:
     else:
         announced = len(data := _packed(given, shape))
     return Part(name, tensor.datatype, shape, offset, announced, data, source)
+
+
+def _made(given: Input, contract: Contract, offset: int, made_by: MadeBy) -> Part:
+    """An input of zeros, sound for every datatype: made here as if they had been sent, or left to the executor."""
+    name, shape, told = given.name, tuple(given.shape), given.parameters
+    datatype = _declared(given, shape, contract).datatype
+    if given.data is not NO_DATA or told.binary_data_size is not None or _claimed(f"input {name!r}", told) is not None:
+        raise bad(
+            f"input {name!r} brings data, but `slotwise_inputs` has the {made_by.value} make it; send one of them"
+        )
+    nbytes = datatypes.zeros_nbytes(datatype, prod(shape))
+    if offset + nbytes > contract.tensor_bytes_max:
+        raise _too_many_bytes(offset + nbytes, contract)
+    is_here = made_by is MadeBy.SERVER
+    return Part(name, datatype, shape, offset, nbytes, bytes(nbytes) if is_here else None, is_zeros=not is_here)
+
+
+def _declared(given: Input, shape: tuple[int, ...], contract: Contract) -> TensorSpec:
+    """The model's input that is given. Raises WireError when there is none, or it is another."""
+    tensor = contract.inputs.get(given.name)
+    if tensor is None:
+        raise bad(f"model {contract.spec.name} has no input {given.name!r}; it has {', '.join(contract.inputs)}")
+    if given.datatype != tensor.datatype:
+        raise bad(f"input {given.name!r} is {given.datatype}, the model takes {tensor.datatype}")
+    if not fits(shape, tensor.shape):
+        raise bad(f"input {given.name!r} has shape {list(shape)}, the model takes {list(tensor.shape)}")
+    return tensor
 
 
 def _claimed(what: str, parameters: TensorParameters) -> Place | None:

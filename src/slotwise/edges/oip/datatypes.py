@@ -63,6 +63,11 @@ class TensorFault(ValueError):
     """Data that does not fit; the text reads on from the tensor's name."""
 
 
+def zeros_nbytes(datatype: str, elements: int) -> int:
+    """Size of a tensor whose bytes are all zero; one of BYTES holds so many empty texts."""
+    return elements * SIZES.get(datatype, _LENGTH.size)
+
+
 def has_json_form(datatype: str) -> bool:
     """Whether values of the type can be written in JSON."""
     return datatype in _CODES or datatype == BYTES
@@ -111,13 +116,22 @@ def elements_of(view: memoryview) -> list[memoryview]:
 
 
 def check(view: memoryview, datatype: str, elements: int) -> None:
-    """Raises TensorFault for what a size alone does not tell of binary data: the lengths of BYTES, a BOOL over 1."""
+    """Raises TensorFault for what a size alone does not tell of binary data: BYTES that are no text, a BOOL over 1."""
     if datatype == BYTES:
-        count = len(elements_of(view))
-        if count != elements:
-            raise TensorFault(f"has {count} elements for a shape of {elements}")
+        found = elements_of(view)
+        if len(found) != elements:
+            raise TensorFault(f"has {len(found)} elements for a shape of {elements}")
+        for at, element in enumerate(found):
+            _check_text(at, element)
     elif bytes(view).translate(None, _BOOLS):
         raise TensorFault("holds a BOOL that is neither 0 nor 1")
+
+
+def _check_text(at: int, element: memoryview) -> None:
+    try:
+        str(element, "utf-8")
+    except UnicodeDecodeError as error:
+        raise TensorFault(f"is not text: its element {at} is no UTF-8, {error.reason} at byte {error.start}") from error
 
 
 def _flat(data: Json, kind: type, shape: tuple[int, ...]) -> list[object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from slotwise.edges.oip.body import Coding, Inflater
 from slotwise.edges.oip.codec import Contract, Filler, Infer, Wish, borrow, decode, decode_raw, fill, split
@@ -20,12 +20,18 @@ from slotwise.edges.oip.regions import Regions
 from slotwise.engine.ports import Arena
 from slotwise.facts.types import Request
 
-if TYPE_CHECKING:
-    from slotwise.edges.oip.connection import Connection
-
-
 JoinTrace = Callable[[int, str], None]
 """Told of a request by its number, before it arrives, which trace of its client's it is a part of (`traceparent`)."""
+
+
+class Line(Protocol):
+    """Where an exchange came from, and where its answer goes."""
+
+    def send(self, exchange: Exchange, status: HTTPStatus, headers: bytes, body: bytes) -> None:
+        """Answer. Headers are lines, each with its end."""
+
+    def send_error(self, exchange: Exchange, error: WireError) -> None:
+        """Answer with an error."""
 
 
 class Room:
@@ -89,8 +95,9 @@ class Exchange:
     _collected = 0
     _filler: Filler | None = None
 
-    def __init__(self, connection: Connection, arena: Arena, regions: Regions, limits: Limits, room: Room) -> None:
-        self.connection: Connection | None = connection
+    def __init__(self, connection: Line, arena: Arena, regions: Regions, limits: Limits, room: Room) -> None:
+        self.connection: Line | None = connection
+        """None when it has been answered, or the client has gone away."""
         self._arena = arena
         self._regions = regions
         self._limits = limits

@@ -31,7 +31,7 @@ from slotwise.edges.oip.answers import encode_answer, error_of, timing_parameter
 from slotwise.edges.oip.codec import Contract, refs
 from slotwise.edges.oip.connection import JSON_TYPE, Connection, Header
 from slotwise.edges.oip.errors import WireError, bad, refusal
-from slotwise.edges.oip.exchange import Exchange, JoinTrace, Room
+from slotwise.edges.oip.exchange import Exchange, JoinTrace, Line, Room
 from slotwise.edges.oip.limits import LIMITS, Limits
 from slotwise.edges.oip.management import Identity, Management, initializing, spec_of
 from slotwise.edges.oip.recording import Recording
@@ -322,7 +322,7 @@ class HttpDoor:
         if self._is_draining and not self._waiting:
             self._drained.set()
 
-    def _answer(self, connection: Connection, exchange: Exchange, reply: Reply) -> None:
+    def _answer(self, connection: Line, exchange: Exchange, reply: Reply) -> None:
         wish, contract, request = exchange.wish, exchange.contract, exchange.request
         assert wish is not None, "a request that waits has been understood"
         assert contract is not None, "a request that waits has been understood"

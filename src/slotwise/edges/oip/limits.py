@@ -33,6 +33,8 @@ class Limits:
     """Binary bodies of at least this length go to shared memory as they arrive, piece by piece."""
     shared_memory: bool = False
     """Whether clients may register shared memory of theirs. Any of them can then name any that the server may open."""
+    generated_inputs: bool = False
+    """Whether requests may leave their inputs to be made of zeros here, which is for trials of load."""
     regions_max: int = 64
     """Regions of shared memory that clients may have registered, all of them together."""
     routes_max: int = 4096
@@ -55,13 +57,18 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise ValueError, which names the limit, for a value that none can have."""
         sizes = ("stream_bytes_min", "gzip_bytes_min", "gzip_bytes_max", "gzip_level", "linger_s")
-        check_limits(self, may_be_zero=("shared_memory", *sizes))
+        check_limits(self, may_be_zero=("shared_memory", "generated_inputs", *sizes))
         if self.gzip_level > GZIP_LEVEL_MAX:
             raise ValueError(f"`gzip_level` is {self.gzip_level}; it must be 0 (none) to {GZIP_LEVEL_MAX} (most)")
 
     def bounds(self) -> Bounds:
         """What holds for a single request."""
-        return Bounds(rows_max=self.rows_max, tensor_bytes_max=self.body_bytes_max, json_bytes_max=self.json_bytes_max)
+        return Bounds(
+            rows_max=self.rows_max,
+            tensor_bytes_max=self.body_bytes_max,
+            json_bytes_max=self.json_bytes_max,
+            generated_inputs=self.generated_inputs,
+        )
 
 
 LIMITS = Limits()

@@ -21,7 +21,7 @@ from slotwise.edges.fleets.messages import (
 from slotwise.edges.fleets.nodes.messages import NodeResult, Run
 from slotwise.facts.actions import RunBatch
 from slotwise.facts.events import BatchDone, BatchFailed, Loaded, LoadFailed, Unloaded
-from slotwise.facts.types import Request, TensorRef
+from slotwise.facts.types import ZEROS_SEGMENT, Request, TensorRef
 
 ALIGNMENT = 64
 """Tensors begin at a multiple of it in a body, as they do in shared memory."""
@@ -37,7 +37,9 @@ class Cargo:
         self.nbytes = 0
 
     def add(self, ref: TensorRef, read: Read) -> Tensor:
-        """Take a tensor in; where it will be."""
+        """Take a tensor in, unless it is made where it is read; where it will be."""
+        if ref.segment == ZEROS_SEGMENT:
+            return Tensor(ref.name, ref.datatype, ref.shape, 0, ref.nbytes, ZEROS_SEGMENT)
         offset = self.nbytes
         taken = padded(ref.nbytes)
         self.parts.append(read(ref))
@@ -50,6 +52,12 @@ class Cargo:
 def padded(nbytes: int) -> int:
     """What a tensor takes in a body."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def inputs_nbytes(action: RunBatch) -> int:
+    """What the inputs of a batch take in a body."""
+    refs = [ref for request in action.requests for ref in request.inputs]
+    return sum([padded(ref.nbytes) for ref in refs if ref.segment != ZEROS_SEGMENT])
 
 
 def command_of(action: RunBatch, cargo: Cargo, read: Read, there: Callable[[int], int]) -> RunCommand:
@@ -129,13 +137,14 @@ def _request(serial: int, command: RunCommand, question: Question, region: int, 
 
 
 def _ref(tensor: Tensor, region: int, nbytes: int) -> TensorRef:
-    if not 0 <= tensor.offset <= tensor.offset + tensor.nbytes <= nbytes:
+    is_made = tensor.segment == ZEROS_SEGMENT and tensor.nbytes >= 0
+    if not is_made and not 0 <= tensor.offset <= tensor.offset + tensor.nbytes <= nbytes:
         raise MessageError(f"input {tensor.name!r} does not lie in the frame that brought it")
     return TensorRef(
         name=tensor.name,
         datatype=tensor.datatype,
         shape=tensor.shape,
-        segment=0,
-        offset=region + tensor.offset,
+        segment=ZEROS_SEGMENT if is_made else 0,
+        offset=0 if is_made else region + tensor.offset,
         nbytes=tensor.nbytes,
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from slotwise.edges.fleets.messages import LoadDone, MessageError, RunDone, RunFailed, UnloadCommand
 from slotwise.edges.fleets.nodes.caller import Caller, NodeState
-from slotwise.edges.fleets.nodes.cargo import Cargo, Read, command_of, padded
+from slotwise.edges.fleets.nodes.cargo import Cargo, Read, command_of, inputs_nbytes
 from slotwise.edges.fleets.nodes.clock import Order
 from slotwise.edges.fleets.nodes.messages import (
     Chunk,
@@ -249,7 +249,7 @@ class RemoteNode:
 
     def _run(self, action: RunBatch, name: str, life: int) -> None:
         limits, caller = self._limits, self._caller
-        nbytes = sum([padded(ref.nbytes) for request in action.requests for ref in request.inputs])
+        nbytes = inputs_nbytes(action)
         if nbytes > min(limits.frame_bytes_max, caller.arena_bytes):
             text = f"`frame_bytes_max` of the nodes is {limits.frame_bytes_max}, the node's arena {caller.arena_bytes}"
             self._return(action, Failure.RUN_ERROR, f"the batch's inputs have {nbytes} bytes; {text}")

@@ -42,6 +42,7 @@ CONTENTS = {
 }
 """Where a datatype's elements stand in `contents`, and how each is packed. FP16 and BF16 have no such form."""
 REGION = "shared_memory_region"
+MADE_BY = "slotwise_inputs"
 FINAL_ASKED = "triton_enable_empty_final_response"
 FINAL_TOLD = "triton_final_response"
 """Clients of streams may ask to be told which answer to a request is the last; here, the only one is."""
@@ -120,7 +121,7 @@ def question_of(request: pb.ModelInferRequest, left_us: int | None) -> Question:
     inputs, following = [], iter(tensors)
     for tensor in request.inputs:
         told = parameters_of(tensor.parameters)
-        if not _is_in_region(tensor):
+        if tensors and not _is_in_region(tensor):
             told["binary_data_size"] = len(next(following))
         inputs.append(_Input(tensor.name, tensor.datatype, list(tensor.shape), told))
     outputs = [_Asked(output.name, _asked(output)) for output in request.outputs]
@@ -199,10 +200,12 @@ def _is_in_region(tensor: pb.ModelInferRequest.InferInputTensor) -> bool:
 
 
 def _tensors(request: pb.ModelInferRequest) -> list[bytes]:
-    """The data of the inputs that are not in shared memory. Raises CallError."""
+    """The data of the inputs that are not in shared memory; none where they are to be made. Raises CallError."""
     sent = [tensor for tensor in request.inputs if not _is_in_region(tensor)]
     raw = list(request.raw_input_contents)
     if not raw:
+        if MADE_BY in request.parameters and not any(tensor.HasField("contents") for tensor in sent):
+            return []
         return [_packed(tensor) for tensor in sent]
     for tensor in request.inputs:
         if tensor.HasField("contents"):

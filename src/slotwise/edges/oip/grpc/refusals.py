@@ -1,8 +1,9 @@
 """What the gRPC door turns away by itself, on its way to the server, which counts and logs it.
 
 Refusals of a kind are gathered for a moment and told as one with their number, so a flood of them is a few lines.
-What the server has refused is not among them: it knows of it. Nor is what gRPC's own library refuses before it
-asks anybody: messages that are too long, calls beyond `calls_max`, methods that there are not.
+What the server has refused is not among them: it knows of it. Nor is what gRPC's own library refuses before anybody
+is told: messages that are too long, and bytes that are no calls. Of calls beyond `calls_max`, those are among them
+that come while so many of the protocol's own are open.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     told = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(told, server, pool=_descriptors())
+    server.add_generic_rpc_handlers((service.unknown(),))
     try:
         await channel.open()
         port = _bind(server, settings)

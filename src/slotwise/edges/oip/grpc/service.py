@@ -25,6 +25,7 @@ from slotwise.facts.units import US, S
 
 NAME = "inference.GRPCInferenceService"
 PEER_LENGTH_MAX = 256
+METHOD_LENGTH_MAX = 200
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answerer = Callable[[bytes, Context], Awaitable[bytes]]
 RefusedCall = Callable[[CallError, str, str], None]
@@ -39,6 +40,8 @@ class Service:
         self._channel = channel
         self._refused = refused
         self._limits = limits
+        self._open = 0
+        """Calls that have begun and not ended."""
         self._under_way = 0
         self._is_draining = False
         self._readers: set[asyncio.Task[None]] = set()
@@ -53,7 +56,18 @@ class Service:
         methods = {name: unary(self._call(name, self._page_answerer(call))) for name, call in CALLS.items()}
         methods["ModelInfer"] = unary(self._call("ModelInfer", self._infer))
         methods["ModelStreamInfer"] = stream(self._stream)
-        return grpc.method_handlers_generic_handler(NAME, methods)
+        return _Counted(grpc.method_handlers_generic_handler(NAME, methods), self._note_if_full)
+
+    def unknown(self) -> grpc.GenericRpcHandler:
+        """Refuses every method. To be asked last, so that what nobody serves is counted, as gRPC's library does not."""
+        return _Unknown(self._refused)
+
+    def _note_if_full(self, method: str) -> None:
+        """A call has come. gRPC's library, which counts those of other services too, is about to refuse it if so."""
+        if self._open >= self._limits.calls_max:
+            words = f"{self._open} calls are open, the limit"
+            error = CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, words, reason="queue_full")
+            self._refused(error, _short(method), "")
 
     async def drain(self, patience_s: float) -> None:
         """Refuse new requests, and wait for those under way, no longer than that."""
@@ -83,6 +97,7 @@ class Service:
         """One request, one answer or an error."""
 
         async def call(raw: bytes, context: Context) -> bytes:
+            self._open += 1
             try:
                 self._enter()
                 try:
@@ -91,6 +106,8 @@ class Service:
                     self._leave()
             except CallError as error:
                 refusal = error.alone()
+            finally:
+                self._open -= 1
             # The abort is kept until garbage is collected, which is seldom, and with it the frames that it came from:
             # they must not hold the message any more.
             raw = b""
@@ -121,10 +138,14 @@ class Service:
 
     async def _stream(self, _requests: object, context: Context) -> None:
         """Read requests while there is room for them, each of which is a task of its own, and end when all are done."""
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(self._read(context, group))
-            self._readers.add(reader)
-            reader.add_done_callback(self._readers.discard)
+        self._open += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                reader = group.create_task(self._read(context, group))
+                self._readers.add(reader)
+                reader.add_done_callback(self._readers.discard)
+        finally:
+            self._open -= 1
         if self._is_draining:
             error = self._no_more()
             await context.abort(error.status, error.message, error.metadata())
@@ -161,6 +182,46 @@ class Service:
         answer = await self._answer(request, context)
         answer.parameters[FINAL_TOLD].bool_param = True  # there is one answer to each request, and never an empty one
         reply.infer_response.CopyFrom(answer)
+
+
+class _Counted(grpc.GenericRpcHandler):
+    """Methods, of whose every call somebody is told before it begins."""
+
+    def __init__(self, methods: grpc.GenericRpcHandler, told: Callable[[str], None]) -> None:
+        self._methods = methods
+        self._told = told
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """The method's handler, if it is one of these."""
+        found = self._methods.service(handler_call_details)
+        if found is not None:
+            self._told(handler_call_details.method)
+        return found
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """Methods that there are not."""
+
+    def __init__(self, refused: RefusedCall) -> None:
+        self._refused = refused
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """A handler that reads nothing."""
+        method = _short(handler_call_details.method)
+
+        async def refuse(_requests: object, context: Context) -> None:
+            error = CallError(
+                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {method!r}; {NAME} has the protocol's"
+            )
+            self._refused(error, method, context.peer())
+            await context.abort(error.status, error.message)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _short(method: str) -> str:
+    """A method as it is logged: by its own name where it is of the protocol's service, and not at any length."""
+    return method.removeprefix(f"/{NAME}/")[:METHOD_LENGTH_MAX]
 
 
 def _left_us(context: Context) -> int | None:

@@ -10,23 +10,10 @@ from collections.abc import Callable
 
 from slotwise.edges.local import frames
 from slotwise.edges.oip.answers import timing_parameters
-from slotwise.edges.oip.codec import (
-    HEADS_MAX,
-    Contract,
-    Filler,
-    Head,
-    Infer,
-    Input,
-    InputParameters,
-    Output,
-    Parameters,
-    Place,
-    borrow,
-    decode,
-    understand,
-)
+from slotwise.edges.oip.codec import HEADS_MAX, Contract, Filler, Infer, Place, borrow, decode, understand
 from slotwise.edges.oip.datatypes import NEEDS_CHECK
 from slotwise.edges.oip.errors import bad
+from slotwise.edges.oip.head import Head, Input, InputParameters, Output, Parameters
 from slotwise.edges.oip.local.guest import Guest
 from slotwise.facts.types import PRIORITY_LOWEST, Outcome, TensorRef, Timing
 
