@@ -45,6 +45,8 @@ class DemandSettings:
     """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
     patience_ns: int = 10 * S
     """Requests with a longer allowance can wait."""
+    alike: float = 0.1
+    """Kinds whose worth for their time differs by less are served alike."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -148,13 +150,29 @@ class Demand:
         room = executors * settings.full_share
         self.price_per_ns = 0.0
         self.is_burst = self._busy_share(executors, now_ns) < settings.busy_min
-        for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
-            load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
-            kind.share = min(1.0, max(0.0, room) / load) if load > 0 and not kind.can_wait else 1.0
+        for alike in self._ranked():
+            loads = [kind.per_s(now_ns, settings.memory_ns) * kind.cost_ns / S for kind in alike]
+            load = sum(loads)
+            share = min(1.0, max(0.0, room) / load) if load > 0 and not alike[0].can_wait else 1.0
             if load > room and not self.price_per_ns:
-                self.price_per_ns = kind.worth / kind.cost_ns
-            # What finds no place takes no time, so those behind may have it.
-            room -= load * min(kind.share, kind.placed)
+                self.price_per_ns = alike[0].worth / alike[0].cost_ns
+            for kind, own in zip(alike, loads, strict=True):
+                kind.share = share
+                # What finds no place takes no time, so those behind may have it.
+                room -= own * min(share, kind.placed)
+
+    def _ranked(self) -> list[list[KindDemand]]:
+        """Kinds by worth per time, the most first; those that hardly differ stand together."""
+        ranked: list[list[KindDemand]] = []
+        first_ns = 0.0
+        for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
+            cost_ns = kind.cost_ns / kind.worth
+            if ranked and kind.can_wait == ranked[-1][0].can_wait and cost_ns <= first_ns * (1.0 + self._settings.alike):
+                ranked[-1].append(kind)
+            else:
+                ranked.append([kind])
+                first_ns = cost_ns
+        return ranked
 
     def note_busy(self, run_ns: int, now_ns: int) -> None:
         """An executor was busy for so long."""
