@@ -102,16 +102,22 @@ class Demand:
         self._busy_at_ns = 0
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
+        self.saved_per_ns = 0.0
+        """What a nanosecond saved is worth; more than its price while those who can wait take what is left."""
+
+    def can_wait(self, allowance_ns: int) -> bool:
+        """Whether a request that is allowed so long loses nothing by waiting."""
+        return allowance_ns > self._settings.patience_ns
 
     def knows(self, model: str, priority: int, allowance_ns: int) -> bool:
         """Whether there was a request of that kind before."""
-        return (model, priority, allowance_ns > self._settings.patience_ns) in self._kinds
+        return (model, priority, self.can_wait(allowance_ns)) in self._kinds
 
     def note(
         self, model: str, priority: int, allowance_ns: int, worth: float, cost_ns: float, now_ns: int
     ) -> KindDemand:
         """A request arrived. Until it is known better, an answer is taken to cost `cost_ns`."""
-        can_wait = allowance_ns > self._settings.patience_ns
+        can_wait = self.can_wait(allowance_ns)
         kind = self._kinds.get((model, priority, can_wait))
         if kind is None:
             kind = self._kinds[model, priority, can_wait] = KindDemand(worth, cost_ns, can_wait, now_ns)
@@ -139,8 +145,8 @@ class Demand:
         """Whether the shares are older than their period."""
         return now_ns >= self._due_ns
 
-    def share_out(self, executors: int, now_ns: int) -> None:
-        """Set every kind's share anew."""
+    def share_out(self, executors: int, has_patient: bool, now_ns: int) -> None:
+        """Set every kind's share anew. `has_patient` tells whether requests that can wait do so at all executors."""
         settings = self._settings
         if self._since_ns is None:
             self._since_ns = now_ns
@@ -160,6 +166,17 @@ class Demand:
                 kind.share = share
                 # What finds no place takes no time, so those behind may have it.
                 room -= own * min(share, kind.placed)
+        self.saved_per_ns = max(self.price_per_ns, self._patient_per_ns(now_ns) if has_patient else 0.0)
+
+    def _patient_per_ns(self, now_ns: int) -> float:
+        """What requests that can wait make of a nanosecond."""
+        worth = cost_ns = 0.0
+        for kind in self._kinds.values():
+            if kind.can_wait:
+                per_s = kind.per_s(now_ns, self._settings.memory_ns)
+                worth += per_s * kind.worth
+                cost_ns += per_s * kind.cost_ns
+        return worth / cost_ns if cost_ns else 0.0
 
     def _ranked(self) -> list[list[KindDemand]]:
         """Kinds by worth per time, the most first; those that hardly differ stand together."""
