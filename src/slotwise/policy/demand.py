@@ -54,7 +54,7 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "placed", "share", "worth")
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth")
 
     def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
@@ -62,6 +62,8 @@ class KindDemand:
         self.cost_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
+        self.is_last = False
+        """Whether it is among the last of those served, in part."""
         self.placed = 1.0
         """The part of those tried for which there was a place."""
         self._sum = 0.0
@@ -164,6 +166,7 @@ class Demand:
                 self.price_per_ns = alike[0].worth / alike[0].cost_ns
             for kind, own in zip(alike, loads, strict=True):
                 kind.share = share
+                kind.is_last = 0.0 < share < 1.0
                 # What finds no place takes no time, so those behind may have it.
                 room -= own * min(share, kind.placed)
         self.saved_per_ns = max(self.price_per_ns, self._patient_per_ns(now_ns) if has_patient else 0.0)
