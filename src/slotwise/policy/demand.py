@@ -45,6 +45,8 @@ class DemandSettings:
     """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
     patience_ns: int = 10 * S
     """Requests with a longer allowance can wait."""
+    alike: float = 0.1
+    """Kinds whose worth for their time differs by less are served alike."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -52,7 +54,7 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "placed", "share", "worth")
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth")
 
     def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
@@ -60,6 +62,8 @@ class KindDemand:
         self.cost_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
+        self.is_last = False
+        """Whether it is among the last of those served, in part."""
         self.placed = 1.0
         """The part of those tried for which there was a place."""
         self._sum = 0.0
@@ -100,16 +104,22 @@ class Demand:
         self._busy_at_ns = 0
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough."""
+        self.saved_per_ns = 0.0
+        """What a nanosecond saved is worth; more than its price while those who can wait take what is left."""
+
+    def can_wait(self, allowance_ns: int) -> bool:
+        """Whether a request that is allowed so long loses nothing by waiting."""
+        return allowance_ns > self._settings.patience_ns
 
     def knows(self, model: str, priority: int, allowance_ns: int) -> bool:
         """Whether there was a request of that kind before."""
-        return (model, priority, allowance_ns > self._settings.patience_ns) in self._kinds
+        return (model, priority, self.can_wait(allowance_ns)) in self._kinds
 
     def note(
         self, model: str, priority: int, allowance_ns: int, worth: float, cost_ns: float, now_ns: int
     ) -> KindDemand:
         """A request arrived. Until it is known better, an answer is taken to cost `cost_ns`."""
-        can_wait = allowance_ns > self._settings.patience_ns
+        can_wait = self.can_wait(allowance_ns)
         kind = self._kinds.get((model, priority, can_wait))
         if kind is None:
             kind = self._kinds[model, priority, can_wait] = KindDemand(worth, cost_ns, can_wait, now_ns)
@@ -137,8 +147,8 @@ class Demand:
         """Whether the shares are older than their period."""
         return now_ns >= self._due_ns
 
-    def share_out(self, executors: int, now_ns: int) -> None:
-        """Set every kind's share anew."""
+    def share_out(self, executors: int, has_patient: bool, now_ns: int) -> None:
+        """Set every kind's share anew. `has_patient` tells whether requests that can wait do so at all executors."""
         settings = self._settings
         if self._since_ns is None:
             self._since_ns = now_ns
@@ -148,13 +158,41 @@ class Demand:
         room = executors * settings.full_share
         self.price_per_ns = 0.0
         self.is_burst = self._busy_share(executors, now_ns) < settings.busy_min
-        for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
-            load = kind.per_s(now_ns, self._settings.memory_ns) * kind.cost_ns / S
-            kind.share = min(1.0, max(0.0, room) / load) if load > 0 and not kind.can_wait else 1.0
+        for alike in self._ranked():
+            loads = [kind.per_s(now_ns, settings.memory_ns) * kind.cost_ns / S for kind in alike]
+            load = sum(loads)
+            share = min(1.0, max(0.0, room) / load) if load > 0 and not alike[0].can_wait else 1.0
             if load > room and not self.price_per_ns:
-                self.price_per_ns = kind.worth / kind.cost_ns
-            # What finds no place takes no time, so those behind may have it.
-            room -= load * min(kind.share, kind.placed)
+                self.price_per_ns = alike[0].worth / alike[0].cost_ns
+            for kind, own in zip(alike, loads, strict=True):
+                kind.share = share
+                kind.is_last = 0.0 < share < 1.0
+                # What finds no place takes no time, so those behind may have it.
+                room -= own * min(share, kind.placed)
+        self.saved_per_ns = max(self.price_per_ns, self._patient_per_ns(now_ns) if has_patient else 0.0)
+
+    def _patient_per_ns(self, now_ns: int) -> float:
+        """What requests that can wait make of a nanosecond."""
+        worth = cost_ns = 0.0
+        for kind in self._kinds.values():
+            if kind.can_wait:
+                per_s = kind.per_s(now_ns, self._settings.memory_ns)
+                worth += per_s * kind.worth
+                cost_ns += per_s * kind.cost_ns
+        return worth / cost_ns if cost_ns else 0.0
+
+    def _ranked(self) -> list[list[KindDemand]]:
+        """Kinds by worth per time, the most first; those that hardly differ stand together."""
+        ranked: list[list[KindDemand]] = []
+        first_ns = 0.0
+        for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
+            cost_ns = kind.cost_ns / kind.worth
+            if ranked and kind.can_wait == ranked[-1][0].can_wait and cost_ns <= first_ns * (1.0 + self._settings.alike):
+                ranked[-1].append(kind)
+            else:
+                ranked.append([kind])
+                first_ns = cost_ns
+        return ranked
 
     def note_busy(self, run_ns: int, now_ns: int) -> None:
         """An executor was busy for so long."""

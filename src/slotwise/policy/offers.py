@@ -188,11 +188,12 @@ def end_after_load_ns(
     """When a request would end at an executor that does not hold its model yet, behind others that wait for it too."""
     request = ticket.request
     spec = view.models[request.model].spec
+    way_ns = view.estimates.way_ns(executor.name, spec.id)
     load = next((load for load in executor.loads.values() if load.model == spec.id), None)
     if load is not None:
-        ready_ns = max(now_ns, load.predicted_end_ns)
+        ready_ns = max(now_ns, load.predicted_end_ns + way_ns)
     else:
-        ready_ns = now_ns + placement.wait_ns(executor, now_ns) + view.estimates.load_ns(spec)
+        ready_ns = now_ns + placement.wait_ns(executor, now_ns) + view.estimates.load_ns(spec) + way_ns
     free_ns = executor.free_ns(now_ns) + table.start_ns(table.place_for(request.deadline_ns))
     run_ns = view.estimates.run_ns(executor.name, spec, request.rows, request.work)
-    return max(ready_ns, free_ns) + (queued + 1) * run_ns
+    return max(ready_ns, free_ns) + way_ns + (queued + 1) * run_ns

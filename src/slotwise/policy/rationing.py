@@ -37,7 +37,7 @@ class Rationing:
             is_cheaper = offer.added_ns * offer.slot.rows < offer.slot.cost_ns * ticket.request.rows
             return is_served or is_cheaper
         return (
-            is_served
+            (is_served or kind.is_last)
             and self._has_headroom(offer, ticket, now_ns)
             and self._can_grow(kind, spec, ticket, offer, now_ns)
         )

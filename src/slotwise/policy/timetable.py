@@ -69,6 +69,11 @@ class Timetable:
         """The cost of all slots together."""
         return self._starts_ns[-1] - self._gone_ns
 
+    @property
+    def last_ns(self) -> int:
+        """The deadline of what stands last; 0 where nothing does."""
+        return self._keys_ns[-1] if self._keys_ns else 0
+
     def place_for(self, deadline_ns: int) -> int:
         """Where a slot of that deadline would stand."""
         return bisect_right(self._keys_ns, deadline_ns)

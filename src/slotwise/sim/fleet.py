@@ -49,6 +49,8 @@ class FleetSettings:
 
     slices: tuple[SimSlice, ...]
     link_ns: int = 50_000
+    is_far: bool = False
+    """Whether the link leads to other machines; executors there say how long the way is, as real ones do."""
     noise: Noise = Noise()
     restart_ns: int = 200 * MS
     """From the loss of an executor to its successor."""
@@ -296,7 +298,9 @@ class SimFleet:
             slice_=slice_, clock=self._clock, tell=self._tell_from, truth=self._truth, stretch=self._stretch
         )
         self._executors[name].slowness = slice_.slowness * self._slowed.get(name, 1.0)
-        self._say(ExecutorUp(executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes))
+        way_ns = 2 * self._link_ns[name] if self._settings.is_far else 0
+        up = ExecutorUp(executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes, way_ns=way_ns)
+        self._say(up)
 
     def _deliver(self, executor: SimExecutor, action: FleetAction) -> None:
         if self._executors.get(executor.slice.executor) is executor:

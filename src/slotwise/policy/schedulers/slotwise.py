@@ -188,7 +188,7 @@ class Slotwise:
 
     def _prices(self) -> Prices:
         settings = self._settings
-        return Prices(per_ns=self._demand.price_per_ns, pays_at=settings.pays_at, batch_ns=settings.batch_ns)
+        return Prices(per_ns=self._demand.saved_per_ns, pays_at=settings.pays_at, batch_ns=settings.batch_ns)
 
     def _promise(self, spec: ModelSpec, ticket: Ticket, answer: Answer, now_ns: int) -> Refusal | None:
         if answer.best is not None:
@@ -350,7 +350,7 @@ class Slotwise:
             if added_ns > prices.joins_up_to_ns(other.cost_ns) or base_ns + added_ns > table.room_ns(0):
                 continue
             more = pressure.cost(total_ns) - pressure.cost(slot.cost_ns) - pressure.cost(other.cost_ns)
-            if more <= self._demand.price_per_ns * (other.cost_ns - added_ns):
+            if more <= prices.per_ns * (other.cost_ns - added_ns):
                 self._promises.merge(table, slot, other, total_ns)
 
     def _give_up(self, table: Timetable, missed: int, base_ns: int) -> Choice | None:
@@ -419,7 +419,9 @@ class Slotwise:
             cost_ns = spec.profile.expected_ns(best) / best * request.rows
         kind = self._demand.note(spec.id, request.priority, allowance_ns, request.worth(spec), cost_ns, now_ns)
         if self._demand.is_due(now_ns):
-            self._demand.share_out(len(self._view.executors), now_ns)
+            tables = self._promises.tables.values()
+            has_patient = all(self._demand.can_wait(table.last_ns - now_ns) for table in tables)
+            self._demand.share_out(len(tables), has_patient, now_ns)
         self._reserve.settle(now_ns)
         return kind
 

@@ -115,7 +115,7 @@ class Auction:
         request = ticket.request
         self.open(now_ns)
         self._note(request, spec)
-        lead_ns = self._view.estimates.load_ns(spec) + spec.profile.expected_ns(request.rows)
+        lead_ns = self._view.estimates.load_ns(spec) + spec.profile.expected_ns(request.rows) + 2 * self._way_ns(spec)
         self.bids.put(ticket, request.deadline_ns - lead_ns)
 
     def outbid(self, now_ns: int) -> Ticket | None:
@@ -123,7 +123,8 @@ class Auction:
         ticket = self.bids.first_expired(now_ns)
         while ticket is not None:
             request = ticket.request
-            last_ns = request.deadline_ns - self._view.models[request.model].spec.profile.expected_ns(request.rows)
+            spec = self._view.models[request.model].spec
+            last_ns = request.deadline_ns - spec.profile.expected_ns(request.rows) - self._way_ns(spec)
             if last_ns <= now_ns or not self._is_ready(request.model):
                 self.bids.take(ticket)
                 return ticket
@@ -220,6 +221,7 @@ class Auction:
             if executor.residency.pages_needed(spec.profile.memory_bytes) > executor.residency.pages_total:
                 continue
             ready_ns = now_ns + wait_ns + self._view.estimates.load_ns(spec) + self._margin_ns(spec)
+            ready_ns += self._view.estimates.way_ns(executor.name, spec.id)
             group = self._group(executor, spec, ready_ns, pressure_ns, now_ns)
             if group is None or group.worth <= 0:
                 continue
@@ -256,7 +258,9 @@ class Auction:
         tickets = list(self.bids.at(spec.id))
         if len(tickets) > 1:
             tickets.sort(key=_deadline_ns)
-        base_ns = executor.free_ns(now_ns)
+        way_ns = estimates.way_ns(executor.name, spec.id)
+        ready_ns += way_ns
+        base_ns = executor.free_ns(now_ns) + way_ns
         first = 0
         while first < len(tickets):
             request = tickets[first].request
@@ -271,6 +275,10 @@ class Auction:
                 return Group(spec, batch, run_ns, worth - self._price_per_ns(request, pressure_ns) * run_ns)
             first += 1
         return None
+
+    def _way_ns(self, spec: ModelSpec) -> int:
+        """The shortest way to an executor and back."""
+        return min((self._view.estimates.way_ns(name, spec.id) for name in self._view.executors), default=0)
 
     def _is_ready(self, model: str) -> bool:
         return any(executor.can_run(model) for executor in self._view.executors.values())
