@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from functools import cache
 from itertools import islice
 
 import pytest
 
 from slotwise.facts.units import MS, S
+from slotwise.workload.azure import Trace
 from slotwise.workload.named import NAMED, Built, build, help_of, names_for, parameters_of
+from slotwise.workload.named.form import read_parameters
+from slotwise.workload.named.trace import TraceReplay
 from slotwise.workload.player import Asking, player_of
+from slotwise.workload.synthetic import stand_in
 from slotwise.workload.values import Arrival, WorkloadError
 
 TAKES_NS = 5 * MS
+
+
+@cache
+def day() -> Trace:
+    """The stand-in of the defaults, made once."""
+    return stand_in()
+
+
+def built_with_defaults(name: str) -> Built:
+    return build(name, trace=day() if issubclass(NAMED[name], TraceReplay) else None)
 
 
 def played(built: Built, asks_max: int = 3_000) -> list[Arrival]:
@@ -46,7 +61,7 @@ def arrivals_until(built: Built, end_s: float) -> list[Arrival]:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_workload_is_made_and_plays_with_its_defaults(name: str) -> None:
-    built = build(name)
+    built = built_with_defaults(name)
     assert len(built.models) == sum(want.copies for want in built.wants) == len(set(built.models))
     assert built.models == names_for(built.wants)
     asked = played(built)
@@ -61,14 +76,14 @@ def test_what_is_told_of_a_parameter_is_what_it_takes(name: str) -> None:
     assert help_of(NAMED[name]).endswith(".")
     assert all(parameter.help for parameter in parameters)
     given = {parameter.name: parameter.default for parameter in parameters}
-    assert build(name, given).workload == build(name).workload, "defaults as told are the defaults"
+    assert read_parameters(name, NAMED[name], given) == NAMED[name](), "defaults as told are the defaults"
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_it_uses_the_models_it_is_given_in_their_order_and_says_how_many_it_wants(name: str) -> None:
-    built = build(name)
-    names = [f"m{index}" for index in range(len(built.models) + 1)]
-    assert build(name, models=names).models == tuple(names[:-1])
+def test_it_uses_the_models_it_is_given_in_their_order() -> None:
+    built = build("slo-exp-2", {"copies": 1, "copies_bg": 2}, models=["x", "y", "z", "unused"])
+    assert built.models == ("x", "y", "z")
+    assert [stream.model for stream in built.workload.streams] == ["x"]
+    assert [clients.models for clients in built.workload.clients] == [("y",), ("z",)]
 
 
 def test_too_few_models_are_an_error_that_says_how_many_it_wants() -> None:
@@ -183,3 +198,46 @@ def test_scalability_exp_1_raises_the_rate_of_all() -> None:
     built = build("scalability-exp-1", {"rate_min_per_s": 100, "rate_max_per_s": 400, "factor": 2})
     counts = Counter(arrival.at_ns // (10 * S) for arrival in arrivals_until(built, 40))
     assert [counts[step] for step in range(4)] == pytest.approx([1000, 2000, 4000, 0], rel=0.1)
+
+
+SMALL = {"functions": 500, "models": 20}
+
+
+def test_azure_at_nominal_load_of_eight_workers_is_the_trace_as_it_was() -> None:
+    trace = stand_in(500)
+    for mapping in ("shuffled", "sorted"):
+        built = build("azure", {**SMALL, "workers": 8, "mapping": mapping, "seconds": 600})
+        rate = sum(1 for _ in arrivals_until(built, 600)) / 600
+        assert rate == pytest.approx(trace.counts[:, :10].sum() / 600, rel=0.02)
+        assert built.about.endswith(f"; from a synthetic stand-in, seed 1, 500 functions, {mapping}")
+
+
+def test_variants_of_azure_are_what_their_names_say() -> None:
+    trace = stand_in(500)
+    rate = {name: len(arrivals_until(build(name, SMALL, trace=trace), 60)) for name in ("azure", "azure_half")}
+    assert rate["azure_half"] == pytest.approx(rate["azure"] / 2, rel=0.15)
+    assert {want.copies for want in build("azure_small", {"functions": 500}).wants} == {3}
+    assert build("azure_single", {"functions": 500}).wants == (("resnet50", 1),)
+    assert build("azure", {"use_all": False, "memory": 1, "functions": 500}).wants == (("resnet50", 200),)
+    fast = build("azure_fast", SMALL, trace=trace)
+    assert all(phase.duration_s <= 1440 for stream in fast.workload.streams for phase in stream.phases)
+
+
+def test_models_of_azure_are_spread_evenly_over_the_types() -> None:
+    wants = build("azure", {"functions": 500, "models": 55}).wants
+    assert [want.copies for want in wants[:3]] == [2, 2, 1]
+    assert sum(want.copies for want in wants) == 55
+
+
+def test_azure_scalability_exp_raises_the_load_of_the_trace_each_minute() -> None:
+    built = build("azure_scalability_exp", {**SMALL, "workers": 80})
+    assert built.workload.duration_s == 10 * 60
+    trace = stand_in(500).counts.sum(axis=0)
+    counts = Counter(arrival.at_ns // (60 * S) for arrival in arrivals_until(built, 240))
+    expected = [trace[minute] * 10 * 0.1 * 1.5**minute for minute in range(4)]
+    assert [counts[minute] for minute in range(4)] == pytest.approx(expected, rel=0.05)
+
+
+def test_a_workload_that_replays_no_trace_is_given_none() -> None:
+    with pytest.raises(WorkloadError, match="simple replays no trace"):
+        build("simple", trace=stand_in(10))

@@ -17,7 +17,8 @@ import msgspec
 from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
-from slotwise.workload.named import Want, build, wants_of
+from slotwise.workload.azure import Trace, read_calls
+from slotwise.workload.named import Want, build, check_replays, wants_of
 from slotwise.workload.ramps import Op, rate_ramp, slo_ramp, steps
 from slotwise.workload.recorded import Recording, read_recording
 from slotwise.workload.values import (
@@ -162,11 +163,15 @@ def made(form: WorkloadPart, models: Mapping[str, str], *, seed: int, lines: Lin
     if form.recorded:
         return _replayed(form.recorded, models, seed, lines)
     if form.name:
-        if form.trace:
-            raise WorkloadError(f"{form.name} replays no trace; leave `trace` away")
-        built = build(form.name, form.parameters, models=tuple(models.values()), seed=seed)
+        trace = _trace(form, lines) if form.trace else None
+        built = build(form.name, form.parameters, models=tuple(models.values()), seed=seed, trace=trace)
         return Made(workload=built.workload, about=f"{form.name}: {built.about}")
     return Made(workload=_written_out(form, models, seed), about="streams and clients as written out")
+
+
+def _trace(form: WorkloadPart, lines: Lines) -> Trace:
+    check_replays(form.name)
+    return read_calls(lines(form.trace), form.trace)
 
 
 def _replayed(file: str, models: Mapping[str, str], seed: int, lines: Lines) -> Made:

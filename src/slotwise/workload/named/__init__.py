@@ -1,6 +1,6 @@
 """Every workload that has a name: those of Clockwork's client, made right, as a table.
 
-`build` makes one from its name and parameters. What each asks is in `steady` and `ramped`; `form` says what
+`build` makes one from its name and parameters. What each asks is in `steady`, `ramped` and `trace`; `form` says what
 a named workload is.
 """
 
@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from slotwise.facts.value import value
+from slotwise.workload.azure import Trace
 from slotwise.workload.named.form import Given, Named, Parameter, Want, help_of, parameters_of, read_parameters
 from slotwise.workload.named.ramped import (
     BurstyExperiment,
@@ -28,6 +29,15 @@ from slotwise.workload.named.steady import (
     SimpleParametric,
     SingleSpam,
     Spam,
+)
+from slotwise.workload.named.trace import (
+    Azure,
+    AzureFast,
+    AzureHalf,
+    AzureScalability,
+    AzureSingle,
+    AzureSmall,
+    TraceReplay,
 )
 from slotwise.workload.values import Workload, WorkloadError
 
@@ -60,6 +70,12 @@ NAMED: dict[str, type[Named]] = {
     "slo-exp-1": SloExperiment1,
     "slo-exp-2": SloExperiment2,
     "scalability-exp-1": ScalabilityExperiment1,
+    "azure": Azure,
+    "azure_scalability_exp": AzureScalability,
+    "azure_half": AzureHalf,
+    "azure_small": AzureSmall,
+    "azure_single": AzureSingle,
+    "azure_fast": AzureFast,
 }
 
 
@@ -67,7 +83,7 @@ NAMED: dict[str, type[Named]] = {
 class Built:
     """A named workload with its parameters.
 
-    `models` are those that it asks, in the order of `wants`. `about` says in a line what it is made of.
+    `models` are those that it asks, in the order of `wants`. `about` says in a line what it is, and from which data.
     """
 
     name: str
@@ -77,21 +93,43 @@ class Built:
     about: str
 
 
-def build(name: str, given: Given | None = None, *, models: Sequence[str] = (), seed: int = 1) -> Built:
+def build(
+    name: str,
+    given: Given | None = None,
+    *,
+    models: Sequence[str] = (),
+    seed: int = 1,
+    trace: Trace | None = None,
+) -> Built:
     """The workload of that name. Raises WorkloadError for an unknown name, bad parameters, or too few models.
 
     `models` are names to use in their order, and any beyond those wanted are left alone; without them the models are
-    called TYPE-0, TYPE-1 and so on.
+    called TYPE-0, TYPE-1 and so on. `trace` is for those that replay one; they make a stand-in without.
     """
-    made = read_parameters(name, kind_of(name), given or {})
-    wants = made.wants
+    asked_for = read_parameters(name, kind_of(name), given or {})
+    if trace is not None:
+        check_replays(name)
+    wants = asked_for.wants
     asked = _enough(name, wants, models) if models else names_for(wants)
-    return Built(name=name, wants=wants, models=asked, workload=made.made(asked, seed), about=help_of(type(made)))
+    about = help_of(type(asked_for)).partition(". ")[0].removesuffix(".")
+    if isinstance(asked_for, TraceReplay):
+        trace = asked_for.stand_in() if trace is None else trace
+        workload = asked_for.made_from(trace, asked, seed)
+        about = f"{about}; from {trace.source}, {len(trace.functions)} functions, {asked_for.mapping}"
+    else:
+        workload = asked_for.made(asked, seed)
+    return Built(name=name, wants=wants, models=asked, workload=workload, about=about)
 
 
 def wants_of(name: str, given: Given | None = None) -> tuple[Want, ...]:
     """The models that a workload wants, in their order. Raises WorkloadError as `build` does."""
     return read_parameters(name, kind_of(name), given or {}).wants
+
+
+def check_replays(name: str) -> None:
+    """Raise WorkloadError unless the workload of that name replays a trace."""
+    if not issubclass(kind_of(name), TraceReplay):
+        raise WorkloadError(f"{name} replays no trace; leave the trace away")
 
 
 def kind_of(name: str) -> type[Named]:
