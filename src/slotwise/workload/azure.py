@@ -2,7 +2,7 @@
 
 Lines come in and values go out; every problem of a file is a WorkloadError that names file, line and column. The files
 are public (AzurePublicDataset, CC-BY; Shahrad et al., Serverless in the Wild, ATC 2020): for each day the calls of
-every function in each of 1,440 minutes, and percentiles of times and memory. How functions become models is in `replay`.
+every function in each of 1,440 minutes, and percentiles of times and memory. `replay` makes models of functions.
 """
 
 from __future__ import annotations
