@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slotwise import config as configs
-from slotwise.cli.common import FAILED, WRONG, Json
+from slotwise.cli.common import FAILED, WRONG, Json, parameter_of
 from slotwise.client import AddressError, BadRequest
 from slotwise.facts.units import MS
 from slotwise.load import report as reports
@@ -124,7 +124,7 @@ def _wanted(
     if [rate, concurrency, workload].count(None) != 2:
         raise configs.ConfigError("say what to ask: one of --rate 100, --concurrency 16, --workload NAME or FILE")
     if workload is not None:
-        return _formed(workload, dict(map(_parameter, parameters)))
+        return _formed(workload, dict(map(parameter_of, parameters)))
     if parameters:
         raise configs.ConfigError("--set is for the parameters of a --workload")
     if concurrency is not None:
@@ -136,7 +136,10 @@ def _wanted(
 
 
 def _formed(name: str, parameters: dict[str, str]) -> Formed:
-    """A workload by its name, or from a file; parameters that are given go before those of the file."""
+    """A workload by its name, or from a file; parameters that are given go before those of the file.
+
+    A file is a workload's own, or has it in a table `workload`, as that of a simulation does.
+    """
     path = Path(name)
     if path.suffix == RECORD_SUFFIX:
         return Formed(form=WorkloadPart(recorded=path.name), lines=_reader(path.parent))
@@ -147,8 +150,9 @@ def _formed(name: str, parameters: dict[str, str]) -> Formed:
             )
         return Formed(form=WorkloadPart(name=name, parameters=dict(parameters)), lines=_reader(path.parent))
     try:
-        form = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), WorkloadPart)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        form = msgspec.convert(document.get("workload", document), WorkloadPart)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise configs.ConfigError(f"{path}: {error}") from error
     return Formed(
         form=msgspec.structs.replace(form, parameters={**form.parameters, **parameters}), lines=_reader(path.parent)
@@ -163,13 +167,6 @@ def _reader(folder: Path) -> Callable[[str], Iterable[str]]:
             yield from file
 
     return lines
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise configs.ConfigError(f"--set {text} is no parameter; write name=value")
-    return name, given
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
