@@ -187,6 +187,7 @@ def _fleet(spec: Spec) -> FleetSettings:
     return FleetSettings(
         slices=tuple(slices) if spec.nodes else _alike(part.executors or EXECUTORS, part.memory_mib),
         link_ns=int(part.link_us * US),
+        is_far=bool(spec.nodes),
         noise=Noise(spread=part.spread, overrun_share=part.overrun_share, overrun_factor=part.overrun_factor),
         restart_ns=int(part.restart_ms * MS),
     )

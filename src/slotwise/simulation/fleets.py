@@ -34,5 +34,6 @@ def clockwork_fleet(
             for index in range(devices)
         ),
         link_ns=link_ns,
+        is_far=True,
         noise=noise,
     )
