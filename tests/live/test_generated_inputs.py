@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from slotwise.edges.fleets.nodes.joined import JoinedFleet
-from tests.live.nodes import hosting
+from tests.live.nodes import hosting, program
 from tests.live.systems import client_of, put_network, serving, tensor
 
 pytestmark = pytest.mark.live
@@ -67,6 +69,22 @@ def test_inputs_made_by_server_or_executor_are_answered_as_those_that_are_sent(t
     assert len(made) == 4
     for answer in made.values():
         np.testing.assert_array_equal(answer, expected)
+
+
+def test_a_server_that_makes_inputs_says_so_once_and_takes_them_with_and_without_a_head_length(tmp_path: Path) -> None:
+    put_network(tmp_path / "models", "net")
+    given = {"name": "x", "datatype": "FP32", "shape": [1, 64]}
+    body = json.dumps({"inputs": [given], "parameters": {"slotwise_inputs": "executor"}}).encode()
+    words = ("serve", tmp_path / "models", "--http-port", 0, "--no-grpc", "--generated-inputs")
+    errors = tmp_path / "errors"
+    with errors.open("w") as file, program(*words, errors=file) as server:
+        url = f"{server.address}/v2/models/net/infer"
+        asks = [Request(url, body), Request(url, body, {"Inference-Header-Content-Length": str(len(body))})]
+        answers = [json.load(urlopen(ask, timeout=PATIENCE_US / 1e6))["outputs"][0]["data"] for ask in asks]
+    assert answers[0] == answers[1] != []
+    told = [line for line in errors.read_text().splitlines() if line.startswith("generated inputs: ")]
+    assert len(told) == 1
+    assert '`slotwise_inputs`: "client", "server", "executor"' in told[0]
 
 
 def test_executors_of_a_node_make_inputs_too(tmp_path: Path) -> None:
