@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from slotwise.laboratory.clockwork import OURS, POLICIES, PUBLISHED, RESNET50, f
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, at_most, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Watch, play
 from slotwise.simulation.models import copies
+from slotwise.simulation.profiles import shipped_profile
 from slotwise.workload.named import build
 from slotwise.workload.player import player_of
 
@@ -26,14 +26,19 @@ SLOS_MS = (10, 25, 50, 100, 250, 500)
 PAPER_PER_S = {10: 140, 25: 740, 50: 800, 100: 800, 250: 785, 500: 800}
 """Clockwork's bars, as read off the plot."""
 PAPER_TOLERANCE = 0.1
-BEGIN_S, END_TIGHT_S, END_S = 0.5, 2.0, 5.0
+BEGIN_S, END_TIGHT_S, END_S = 0.3, 1.1, 4.3
 """What counts, in seconds after the first client asked; below an SLO of 250 ms it is less, as much more is asked."""
 SLO_EASY_MS = 250
+REFUSING = (OURS, "bounded")
+"""Policies that say when to come again; clients of the others are the same of either kind."""
+UNTIRED = ("bounded",)
+"""Not tried with clients that ask again at once: it would refuse 240,000 requests a second, as ours does."""
 INSISTENT, PATIENT = "insistent", "patient"
 """The paper's client, which asks again at once; and one that comes again when it is told to, as `Retry-After` does."""
-TABLE, PLOT = "table-1", "plot"
-"""Table 1's ResNet50; and the same with a batch of 16 in 20 ms, as the plot's 800 answers a second imply."""
-PLOT_RUN_NS = (*RESNET50.run_ns[:-1], 20 * MS)
+TABLE, PLOT = "table-1", "resnet50-v2"
+"""Table 1's ResNet50 in batches up to 16, as the paper says; and ResNet50 v2 of its code's manual in batches up to 8,
+as the code is set, with which 800 answers a second are all that a GPU can do."""
+PROFILES = {TABLE: (RESNET50, 16), PLOT: (shipped_profile("resnet50_v2"), 8)}
 CEILING_PER_S = 16 / (RESNET50.run_ns[-1] / S)
 SLO_TIGHT_MS, GOODPUT_TIGHT_PER_S, TOLD_MS = 10, 600.0, 2.0
 
@@ -69,7 +74,14 @@ def cases(is_quick: bool) -> tuple[Point, ...]:
     """Every policy, SLO and client; and Clockwork as published with the plot's profile."""
     slos, policies = ((10, 100), (PUBLISHED, OURS)) if is_quick else (SLOS_MS, POLICIES)
     clients = (PATIENT,) if is_quick else (INSISTENT, PATIENT)
-    points = [_point(policy, slo_ms, client, TABLE) for client in clients for policy in policies for slo_ms in slos]
+    points = [
+        _point(policy, slo_ms, client, TABLE)
+        for client in clients
+        for policy in policies
+        for slo_ms in slos
+        if client == PATIENT or policy not in UNTIRED
+        if client == INSISTENT or policy in (*REFUSING, PUBLISHED)
+    ]
     points += [_point(PUBLISHED, slo_ms, INSISTENT, PLOT) for slo_ms in slos]
     return tuple(points)
 
@@ -82,7 +94,7 @@ def _point(policy: str, slo_ms: int, client: str, profile: str) -> Point:
 
 def run(case: Point) -> list[Row]:
     """Play the clients against the policy."""
-    profile = RESNET50 if case.profile == TABLE else replace(RESNET50, run_ns=PLOT_RUN_NS)
+    profile, batch_max = PROFILES[case.profile]
     models = copies("resnet50", profile, 15, slo_ns=case.slo_ms * MS)
     asked = build(
         "comparison_experiment2",
@@ -92,7 +104,7 @@ def run(case: Point) -> list[Row]:
     watch = Watch([WARM_UP_NS + int(at_s * S) for at_s in (BEGIN_S, case.end_s)])
     play(
         policy=case.policy,
-        settings=settings_of(case.policy, ahead_ms=5, batch_max=16),
+        settings=settings_of(case.policy, ahead_ms=5, batch_max=batch_max),
         models=models,
         fleet=fleet(1),
         player=player_of(asked.workload),
@@ -134,7 +146,7 @@ def _of_the_paper(rows: Sequence[Row]) -> Iterator[Claim]:
                 oracle,
                 policy=row.policy,
                 tolerance=PAPER_TOLERANCE * 800,
-                source="figure 5, with a batch of 16 in 20 ms",
+                source="figure 5, with resnet50_v2 in batches up to 8",
             )
     best = max(rows, key=lambda row: row.goodput_per_s if (row.policy, row.profile) == (PUBLISHED, TABLE) else 0.0)
     yield near(
@@ -170,7 +182,7 @@ def _beside(rows: Sequence[Row]) -> Iterator[Claim]:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Goodput, what was offered, and how soon a no is told."""
     paper = Curve(label="the paper's Clockwork", xs=SLOS_MS, ys=tuple(PAPER_PER_S.values()), is_reference=True)
-    plot = _curve(rows, PUBLISHED, INSISTENT, "goodput_per_s", PLOT, "clockwork-published, b16 in 20 ms")
+    plot = _curve(rows, PUBLISHED, INSISTENT, "goodput_per_s", PLOT, "clockwork-published, resnet50_v2")
     panels = [
         _panel(
             rows, "Goodput, clients that ask again at once", "in time, 1/s", INSISTENT, "goodput_per_s", (paper, plot)

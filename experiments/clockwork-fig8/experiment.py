@@ -14,17 +14,18 @@ import msgspec
 from slotwise.edges.plots.panels import Curve, Panel, draw_panels
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
-from slotwise.laboratory.clockwork import OURS, POLICIES, PUBLISHED, RESNET50, fleet, not_below, settings_of
+from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, RESNET50, fleet, not_below, settings_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Watch, play
 from slotwise.simulation.models import copies
 from slotwise.workload.named import build
 from slotwise.workload.player import player_of
 
+POLICIES = (PUBLISHED, OURS, MENDED, "edf", "bounded")
 SLOS_MS = tuple(2.9 * 1.5**step for step in range(9))
 NAMES_MS = ("2.9", "4.4", "6.5", "10", "15", "22", "33", "50", "74")
 """The steps as the paper's axis has them."""
-STEP_S, QUICK_STEP_S = 10.0, 1.5
+STEP_S, QUICK_STEP_S = 5.0, 1.5
 TIGHT, PATIENT = "tight", "patient"
 TENANTS = {"none": (0, 1), "big": (12, 16), "small": (48, 4)}
 """Models in the background, and clients of each."""
@@ -108,7 +109,7 @@ def run(case: Point) -> list[Row]:
     )
     play(
         policy=case.policy,
-        settings=settings_of(case.policy, ahead_ms=5, batch_max=16),
+        settings=settings_of(case.policy, ahead_ms=5, batch_max=8),
         models=models,
         fleet=fleet(6),
         player=player_of(asked.workload),

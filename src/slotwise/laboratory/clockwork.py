@@ -16,7 +16,7 @@ from slotwise.simulation.fleets import CLOCKWORK_PAGES, clockwork_fleet
 from slotwise.simulation.profiles import shipped_profile
 
 PUBLISHED, MENDED, OURS = "clockwork-published", "clockwork", "slotwise"
-POLICIES = (PUBLISHED, MENDED, OURS, "fifo", "edf", "bounded", "clipper", "deferred")
+POLICIES = (PUBLISHED, OURS, MENDED, "fifo", "edf", "bounded", "clipper")
 """Clockwork as published and mended, ours, and baselines of ours; `clipper` is like Clipper, and not Clipper itself."""
 RESNET50 = shipped_profile("resnet50")
 LESS_SHARE = 0.01
