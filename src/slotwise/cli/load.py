@@ -14,10 +14,11 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slotwise import config as configs
-from slotwise.cli.common import FAILED, WRONG, Json
+from slotwise.cli.common import FAILED, WRONG, Json, parameter_of
 from slotwise.client import AddressError, BadRequest
 from slotwise.facts.units import MS
 from slotwise.load import report as reports
+from slotwise.load.loop import exact_loop
 from slotwise.load.plan import Closed, Formed, Steady, Wanted
 from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, SECONDS, Look, Prepared, Settings, Watcher, play
 from slotwise.load.sender import LINES
@@ -40,6 +41,7 @@ def load(
     rate: Annotated[float | None, typer.Option(help="Requests a second in all, open loop.")] = None,
     even: Annotated[bool, typer.Option("--even", help="With --rate: equal gaps, not Poisson arrivals.")] = False,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Clients that ask in a closed loop.")] = None,
+    heed: Annotated[bool, typer.Option("--heed", help="Clients come again when a refusal says, not at once.")] = False,
     requests: Annotated[int | None, typer.Option(min=1, help="With --concurrency: end after so many.")] = None,
     workload: Annotated[str | None, typer.Option(help="Name of a workload, or a .toml or .csv file.")] = None,
     parameters: Annotated[list[str] | None, typer.Option("--set", help="Parameter of it, as name=value.")] = None,
@@ -66,9 +68,9 @@ def load(
     json: Json = None,
 ) -> None:
     """Ask a live server what a workload asks, open loop or closed, and tell what came of it."""
-    with told_errors(*WRONG, WorkloadError, AddressError, BadRequest, ValueError, failed=FAILED):
+    with told_errors(*WRONG, WorkloadError, AddressError, BadRequest, ValueError, failed=(*FAILED, Ended)):
         before = None if compare is None else _read_report(compare)
-        wanted = _wanted(rate, even, concurrency, requests, workload, parameters or [])
+        wanted = _wanted(rate, even, concurrency, heed, requests, workload, parameters or [])
         settings = Settings(
             server=Server(url=url, pages_url=pages, token=token, ca_file=ca_file, has_call_deadlines=call_deadlines),
             models=tuple(model or ()),
@@ -80,7 +82,8 @@ def load(
             margin_ns=int(margin_ms * MS),
             answer_s_max=answer_s,
         )
-        report = asyncio.run(_played(settings, wanted, record, summary_s))
+        with asyncio.Runner(loop_factory=exact_loop) as runner:
+            report = runner.run(_played(settings, wanted, record, summary_s))
     _print(report, before)
     write_json(json, report)
     if report.total.unanswered:
@@ -93,7 +96,14 @@ async def _played(settings: Settings, wanted: Wanted, record: Path | None, summa
     assert task is not None, "runs in a task"
     stop_when_told(stopped, at_eof=False, hurry=lambda: _cancel(task))
     with _watcher(summary_s) as watcher, record.open("w") if record else nullcontext() as file:
-        return await play(settings, wanted, watcher, stopped, file)
+        try:
+            return await play(settings, wanted, watcher, stopped, file)
+        except asyncio.CancelledError as error:
+            raise Ended("ended before there was a report") from error
+
+
+class Ended(Exception):
+    """Told twice to stop."""
 
 
 def _cancel(task: asyncio.Task[Any]) -> None:
@@ -105,6 +115,7 @@ def _wanted(
     rate: float | None,
     even: bool,
     concurrency: int | None,
+    heed: bool,
     requests: int | None,
     workload: str | None,
     parameters: Sequence[str],
@@ -113,11 +124,11 @@ def _wanted(
     if [rate, concurrency, workload].count(None) != 2:
         raise configs.ConfigError("say what to ask: one of --rate 100, --concurrency 16, --workload NAME or FILE")
     if workload is not None:
-        return _formed(workload, dict(map(_parameter, parameters)))
+        return _formed(workload, dict(map(parameter_of, parameters)))
     if parameters:
         raise configs.ConfigError("--set is for the parameters of a --workload")
     if concurrency is not None:
-        return Closed(concurrency=concurrency, requests_max=requests)
+        return Closed(concurrency=concurrency, requests_max=requests, heeds_retry_after=heed)
     assert rate is not None, "one of the three is given"
     if requests is not None:
         raise configs.ConfigError("--requests is for --concurrency; a --rate ends after --seconds")
@@ -125,7 +136,10 @@ def _wanted(
 
 
 def _formed(name: str, parameters: dict[str, str]) -> Formed:
-    """A workload by its name, or from a file; parameters that are given go before those of the file."""
+    """A workload by its name, or from a file; parameters that are given go before those of the file.
+
+    A file is a workload's own, or has it in a table `workload`, as that of a simulation does.
+    """
     path = Path(name)
     if path.suffix == RECORD_SUFFIX:
         return Formed(form=WorkloadPart(recorded=path.name), lines=_reader(path.parent))
@@ -136,8 +150,9 @@ def _formed(name: str, parameters: dict[str, str]) -> Formed:
             )
         return Formed(form=WorkloadPart(name=name, parameters=dict(parameters)), lines=_reader(path.parent))
     try:
-        form = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), WorkloadPart)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        form = msgspec.convert(document.get("workload", document), WorkloadPart)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise configs.ConfigError(f"{path}: {error}") from error
     return Formed(
         form=msgspec.structs.replace(form, parameters={**form.parameters, **parameters}), lines=_reader(path.parent)
@@ -152,13 +167,6 @@ def _reader(folder: Path) -> Callable[[str], Iterable[str]]:
             yield from file
 
     return lines
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise configs.ConfigError(f"--set {text} is no parameter; write name=value")
-    return name, given
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -219,8 +227,9 @@ def _look_line(how: Look) -> str:
 
 
 def _print(report: reports.LoadReport, before: reports.LoadReport | None) -> None:
-    title = f"{report.workload}: {report.total.goodput_per_s:.1f} answers a second in time, {report.seconds:g} s"
-    print_table(title, reports.COLUMNS, reports.rows(report))
+    print(reports.headline(report))
+    print_table("how requests ended", reports.COUNTS, reports.count_rows(report))
+    print_table("times, from when a request was due", reports.TIMES, reports.time_rows(report))
     print(reports.client_line(report))
     if before is not None:
         print_table("beside the earlier run", reports.COMPARED, reports.compared(before, report))

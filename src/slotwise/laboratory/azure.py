@@ -79,7 +79,7 @@ def _rate_per_s(trace: Trace, seconds: float) -> float:
     """The mean rate of a trace's first part, in whole minutes."""
     minutes = max(1, min(trace.counts.shape[1], round(seconds / MINUTE_S)))
     calls = int(trace.counts[:, :minutes].sum())
-    return calls / (minutes * MINUTE_S)
+    return float(calls) / (minutes * MINUTE_S)
 
 
 def _spec(name: str, slo_ms: float) -> ModelSpec:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 import grpc
 
 from slotwise.client.address import GrpcAddress
+from slotwise.client.errors import ConnectionLost, Refused
 from slotwise.client.grpc import METHOD, channel_of, connect, encode, error_of, metadata_of, target_of
 from slotwise.client.question import Question
 from slotwise.facts.value import value
@@ -114,10 +116,17 @@ class _Link:
         try:
             await self._call(message.data, timeout=message.deadline_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            reply = reply_of(error_of(self._target, error))
-            self.is_open = self.is_open and reply is not None
-            return reply
+            return self._reply_to(error)
         return ANSWERED
+
+    def _reply_to(self, error: grpc.aio.AioRpcError) -> Reply | None:
+        told = error_of(self._target, error)
+        if isinstance(told, ConnectionLost) and self._channel.get_state() is grpc.ChannelConnectivity.READY:
+            # Both a server that is full and a lost connection say that it is unavailable; here the connection stands.
+            told = Refused(error.details() or "unavailable", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        reply = reply_of(told)
+        self.is_open = self.is_open and reply is not None
+        return reply
 
 
 class GrpcLine:
