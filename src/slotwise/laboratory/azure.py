@@ -14,7 +14,7 @@ from slotwise.facts.value import value
 from slotwise.laboratory.values import LaboratoryError
 from slotwise.simulation.models import copies
 from slotwise.simulation.profiles import shipped_profile
-from slotwise.workload.azure import Trace, read_calls
+from slotwise.workload.azure import MINUTES, Trace, read_calls
 from slotwise.workload.named import Given, build, names_for, wants_of
 from slotwise.workload.replay import MINUTE_S
 from slotwise.workload.synthetic import stand_in
@@ -77,9 +77,8 @@ def _read(file: str) -> Trace:
 
 def _rate_per_s(trace: Trace, seconds: float) -> float:
     """The mean rate of a trace's first part, in whole minutes."""
-    minutes = max(1, min(trace.counts.shape[1], round(seconds / MINUTE_S)))
-    calls = int(trace.counts[:, :minutes].sum())
-    return float(calls) / (minutes * MINUTE_S)
+    minutes = max(1, min(MINUTES, round(seconds / MINUTE_S)))
+    return float(trace.counts[:, :minutes].sum()) / (minutes * MINUTE_S)
 
 
 def _spec(name: str, slo_ms: float) -> ModelSpec:
