@@ -30,7 +30,7 @@ from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.laboratory.live import NETWORK_NS, ZOO, Act, Live, batches, live, read_actions, read_specs, some_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_most, near
-from slotwise.laboratory.virtual import WARM_UP_NS, Stretch, Watch
+from slotwise.laboratory.virtual import COOL_DOWN_NS, WARM_UP_NS, Stretch, Watch
 from slotwise.load.ending import Ending
 from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
@@ -56,8 +56,6 @@ CLIENTS_PER_MODEL = {REAL: 1, EMULATED: 2}
 PAUSE_NS = 5 * MS
 """Closed-loop clients pause so long after each answer."""
 CALIBRATION_S = 6.0
-GAP_S = 5.0
-"""Of virtual time between workloads, in which all is answered."""
 SAMPLES_MIN = 10
 """Batches of one size, of which a time is told from its own runs."""
 SEED = 11
@@ -118,12 +116,11 @@ def run(case: Comparison) -> list[Row]:
         folder = Path(name)
         acts = asyncio.run(_real(case, folder) if case.executors == REAL else _emulated(case, folder))
         truth = _truth(folder, next(iter(acts.values())).began_ns)
-    workloads = {called: act.workload for called, act in acts.items()}
     played = {called: _live_row(case, called, act) for called, act in acts.items()}
-    first = next(iter(workloads))
-    way_ms = played[first].ms_p50 - _virtual(case, truth, workloads)[first].ms_p50
-    simulated = _virtual(case, truth, workloads, way_ns=max(0, int(way_ms * MS)))
-    return [row for called in workloads for row in (played[called], simulated[called])]
+    first = next(iter(acts))
+    way_ms = played[first].ms_p50 - _virtual(case, truth, acts)[first].ms_p50
+    simulated = _virtual(case, truth, acts, way_ns=max(0, int(way_ms * MS)))
+    return [row for called in acts for row in (played[called], simulated[called])]
 
 
 async def _real(case: Comparison, folder: Path) -> dict[str, Act]:
@@ -235,10 +232,10 @@ def _live_row(case: Comparison, called: str, act: Act) -> Row:
     )
 
 
-def _virtual(case: Comparison, truth: Truth, workloads: Mapping[str, Workload], way_ns: int = 0) -> dict[str, Row]:
-    """The workloads one after the other in one world, as the server was asked them."""
-    step_ns, length_ns = int((case.seconds + GAP_S) * S), int(case.seconds * S)
-    begins_ns = [WARM_UP_NS + place * step_ns for place in range(len(workloads))]
+def _virtual(case: Comparison, truth: Truth, acts: Mapping[str, Act], way_ns: int = 0) -> dict[str, Row]:
+    """The workloads in one world, each as long after the first as the server was asked it."""
+    first_ns, length_ns = next(iter(acts.values())).began_ns, int(case.seconds * S)
+    begins_ns = [WARM_UP_NS + act.began_ns - first_ns for act in acts.values()]
     watch = Watch([at_ns for begin_ns in begins_ns for at_ns in (begin_ns, begin_ns + length_ns)])
     world = World(
         controller=build_controller(case.policy),
@@ -251,11 +248,11 @@ def _virtual(case: Comparison, truth: Truth, workloads: Mapping[str, Workload], 
         seed=SEED,
         recorders=(watch,),
     )
-    for begin_ns, workload in zip(begins_ns, workloads.values(), strict=True):
-        world.play(_player(workload, way_ns), begin_ns)
-    world.run(begins_ns[-1] + step_ns)
+    for begin_ns, act in zip(begins_ns, acts.values(), strict=True):
+        world.play(_player(act.workload, way_ns), begin_ns)
+    world.run(begins_ns[-1] + length_ns + COOL_DOWN_NS)
     found = {stretch.index: stretch for stretch in watch.stretches()}
-    return {called: _virtual_row(case, called, found[2 * place]) for place, called in enumerate(workloads)}
+    return {called: _virtual_row(case, called, found[2 * place]) for place, called in enumerate(acts)}
 
 
 def _virtual_row(case: Comparison, called: str, found: Stretch) -> Row:
