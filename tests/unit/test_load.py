@@ -96,6 +96,8 @@ def test_clients_end_with_their_requests_or_with_the_time() -> None:
     assert ends_when_spent(few)
     assert not ends_when_spent(workload_of(Closed(concurrency=4), [TINY], seconds=5.0, slo_ns=None, seed=1).workload)
     assert duration_ns(few, None) == 5 * S
+    unbounded = workload_of(Closed(concurrency=4, requests_max=9), [TINY], seconds=None, slo_ns=None, seed=1).workload
+    assert duration_ns(unbounded, None) == FOREVER_NS
     assert duration_ns(few, 2.0) == 2 * S
     with pytest.raises(WorkloadError, match="different deadlines"):
         workload_of(Closed(concurrency=4), [TINY, TEXT], seconds=5.0, slo_ns=None, seed=1)

@@ -19,8 +19,8 @@ from slotwise.client import AddressError, BadRequest
 from slotwise.facts.units import MS
 from slotwise.load import report as reports
 from slotwise.load.loop import exact_loop
-from slotwise.load.plan import Closed, Formed, Steady, Wanted
-from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, SECONDS, Look, Prepared, Settings, Watcher, play
+from slotwise.load.plan import SECONDS, Closed, Formed, Steady, Wanted
+from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, Look, Prepared, Settings, Watcher, play
 from slotwise.load.sender import LINES
 from slotwise.load.ways import PAGES_URL, Server
 from slotwise.terminal import RUN_FAILED, console, print_table, say, stop_when_told, told_errors, writable, write_json

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 LINES_MOST = 1000
 """So many clients in a closed loop have a connection each where no number is given."""
-SECONDS = 10.0
 ANSWER_S_MAX = 15.0
 MARGIN_NS = 1 * MS
 LOOK_S = 0.5
@@ -107,8 +106,7 @@ async def play(
         pages = pages_of(settings.server)
         stack.push_async_callback(pages.close)
         models = await _models(pages, settings.models)
-        seconds = settings.seconds or SECONDS
-        made = workload_of(wanted, models, seconds=seconds, slo_ns=settings.slo_ns, seed=settings.seed)
+        made = workload_of(wanted, models, seconds=settings.seconds, slo_ns=settings.slo_ns, seed=settings.seed)
         questions = Questions(models, settings.shapes, seed=settings.seed, margin_ns=settings.margin_ns)
         for arrival in kinds(made.workload):
             questions.of(arrival)
