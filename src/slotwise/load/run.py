@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import field
 from itertools import islice
@@ -18,7 +18,7 @@ from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending
-from slotwise.load.inputs import Questions, Taken
+from slotwise.load.inputs import Questions, Shapes, Taken
 from slotwise.load.plan import Wanted, chosen, concurrency, duration_ns, ends_when_spent, is_pattern, kinds, workload_of
 from slotwise.load.report import Facts, LoadReport, report_of
 from slotwise.load.sender import LINES, Asks
@@ -52,7 +52,7 @@ class Settings:
     seconds: float | None = None
     connections: int | None = None
     seed: int = 1
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
     margin_ns: int = MARGIN_NS
     """What the server is told less than a request's allowance, for the way there and back."""
     answer_s_max: float = ANSWER_S_MAX
