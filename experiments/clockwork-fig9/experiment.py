@@ -1,8 +1,8 @@
-"""A day of many functions on few GPUs: does nearly every request keep its 100 ms, though most models are asked seldom?
+"""A day of many functions on one GPU: nearly every request keeps its 100 ms, though most models are asked seldom.
 
-The trace of Azure Functions is replayed in virtual time over models of Clockwork's zoo, of which memory holds about half,
-on one GPU instead of twelve, with as many models, functions and requests for it as the paper had. Where a file of the
-public trace lies in the folder `trace` beside this one it is used, else a synthetic stand-in; every row says which.
+The trace of Azure Functions is replayed in virtual time over models of Clockwork's zoo, of which memory holds about
+half, on one GPU instead of twelve, with as many models, functions and requests for it as the paper had. Where a file of
+the public trace lies in the folder `trace` beside this one it is used, else a synthetic stand-in; every row says which.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from slotwise.edges.plots.panels import Curve, Panel, draw_panels
 from slotwise.facts.units import S
 from slotwise.facts.value import value
 from slotwise.laboratory.azure import day, scaled_models, scaled_rate_per_s
-from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, not_below, settings_of
+from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, fleet, not_below, settings_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, at_most, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Machinery, Stretch, Watch, play
-from slotwise.simulation.fleets import CLOCKWORK_PAGES, clockwork_fleet
+from slotwise.simulation.fleets import CLOCKWORK_PAGES
 from slotwise.workload.player import player_of
 
 TRACES = Path(__file__).with_name("trace")
@@ -34,8 +34,8 @@ AHEAD_MS, BATCH_MAX = 10.0, 8
 """The figure's scripts leave Clockwork's defaults."""
 DEVICES = 1
 PAGES = {"paper": CLOCKWORK_PAGES, "short": 576}
-"""Of a GPU. The stand-in asks fewer models in a minute than the paper's trace did, so that as much memory for each model
-puts less strain on it; the short one is for the models asked in a minute what the paper's was."""
+"""Of a GPU. The stand-in asks fewer models in a minute than the paper's trace did, so that the same memory is less
+strained; the short one is to the models asked in a minute what the paper's was."""
 SETTLING_SHARE = 1 / 6
 """Of the time, at its begin, which does not count: memory fills. The paper left out 10 minutes."""
 FAILED_SHARE = 0.001
@@ -55,7 +55,7 @@ class Replay(Case):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One minute, by when requests arrived. `batch_mean` is what a request sees: larger batches count for more of them."""
+    """One minute, by when requests arrived. `batch_mean` is what a request sees, so large batches count for more."""
 
     policy: str
     memory: str
@@ -94,15 +94,13 @@ def cases(is_quick: bool) -> tuple[Replay, ...]:
 def run(case: Replay) -> list[Row]:
     """Replay: a row for each minute."""
     seconds = case.minutes * 60.0
-    today = day(
-        models=scaled_models(DEVICES), rate_per_s=scaled_rate_per_s(DEVICES), seconds=seconds, file=case.trace
-    )
+    today = day(models=scaled_models(DEVICES), rate_per_s=scaled_rate_per_s(DEVICES), seconds=seconds, file=case.trace)
     stretches_ns = [WARM_UP_NS + minute * MINUTE_NS for minute in range(case.minutes + 1)]
     watch, minutes = Watch(stretches_ns), Minutes()
     play(
         policy=case.policy,
         models=today.models,
-        fleet=clockwork_fleet(DEVICES, pages=PAGES[case.memory]),
+        fleet=fleet(DEVICES, PAGES[case.memory]),
         player=player_of(today.workload),
         seconds=seconds,
         watch=watch,
@@ -171,7 +169,7 @@ def _row(case: Replay, source: str, stretch: Stretch, machinery: Machinery, minu
 
 
 def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
-    """Goodput is the load, nothing comes late, and the rest is like the paper's figure; and ours is not below theirs."""
+    """Goodput is the load, nothing comes late, and the rest is like the paper's figure; ours is not below theirs."""
     made: list[Claim] = []
     for memory in dict.fromkeys(row.memory for row in rows):
         shares: dict[str, float] = {}
@@ -220,7 +218,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """The paper's five panels, and how busy the GPU was, with the paper's memory."""
     shown = [row for row in rows if row.memory == "paper"]
     panels = [
-        _panel(shown, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}),
+        _panel(
+            shown, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}
+        ),
         _panel(shown, "b: latency", "ms", {"p50": "ms_p50", "p99": "ms_p99", "max": "ms_max"}),
         _panel(shown, "c: batch that a request was in", "requests", {"mean": "batch_mean"}),
         _panel(shown, "d: models asked in a minute", "models", {"cold": "cold_models", "warm": "warm_models"}),

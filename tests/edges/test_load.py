@@ -6,15 +6,19 @@ Streams stay open loop whatever comes back; clients wait for their answers and a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slotwise.client import encode_infer
+from slotwise.client import BadRequest, encode_infer
+from slotwise.edges.oip.access import Grant
+from slotwise.edges.oip.tls import Tls
 from slotwise.facts.types import FOREVER_NS
 from slotwise.load.ending import Ending, Sending, ending_of
 from slotwise.load.http import HttpWay
@@ -25,7 +29,9 @@ from slotwise.load.ways import Server, pages_of, sender_of
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.player import Player, player_of
 from slotwise.workload.values import Arrival, Clients, Phase, Stream, Workload
+from tests.certificates import self_signed
 from tests.edges.echo import HOST, MS, System, serving
+from tests.edges.grpc.rig import opened
 from tests.edges.scripted import scripted, whole
 
 pytestmark = pytest.mark.live
@@ -305,6 +311,32 @@ def test_a_server_without_the_binary_form_is_asked_in_json() -> None:
     asked = json.loads(bodies[-1])
     assert asked["parameters"] == {"timeout": 60_000_000}
     assert (asked["inputs"][0]["shape"], len(asked["inputs"][0]["data"])) == ([1, 2], 2)
+
+
+def test_a_token_and_tls_go_along_over_http_and_over_grpc_alike(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    grant = Grant(name="loader", sha256=hashlib.sha256(b"token-of-a-loader").hexdigest())
+
+    async def play(server: Server) -> list[Ending]:
+        pages = pages_of(server)
+        try:
+            model = await pages.model("echo")
+        finally:
+            await pages.close()
+        questions = Questions([model], {}, seed=1, margin_ns=MS)
+        sender = await sender_of(server, questions, lines=2, answer_s_max=10.0)
+        await sender.open()
+        played = await sender.record(Player([arrival(0, "echo")]), MS)
+        await sender.close()
+        return [one.ending for one in played.sendings]
+
+    tls = Tls(certificate=str(certificate), key=str(key))
+    with serving(tls=tls, grants=(grant,)) as system, opened(tls=tls, grants=(grant,)) as door:
+        for url in (f"https://{HOST}:{system.port}", f"grpcs://{door.address}"):
+            server = Server(url=url, token="token-of-a-loader", ca_file=str(certificate))
+            assert asyncio.run(play(server)) == [Ending.IN_TIME]
+            with pytest.raises(BadRequest, match="token is needed"):
+                asyncio.run(play(Server(url=url, ca_file=str(certificate))))
 
 
 def closed(clients: Clients) -> Workload:

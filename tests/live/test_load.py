@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from slotwise import cli
+from slotwise.load.inputs import Shape
 from slotwise.load.plan import Closed, Steady, Wanted
 from slotwise.load.report import LoadReport
 from slotwise.load.run import Look, Prepared, Settings, Watcher, play
@@ -107,7 +108,7 @@ def test_clients_ask_over_every_way_until_they_have_asked_enough(doors: Doors, w
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_request_that_does_not_fit_has_failed_and_its_words_are_told(doors: Doors, way: str) -> None:
-    settings = Settings(server=doors.server(way), models=("one",), shapes={"x": (99999, 4)}, seconds=5.0)
+    settings = Settings(server=doors.server(way), models=("one",), shapes={"x": Shape(sizes=(99999, 4))}, seconds=5.0)
     report, _, _ = played(settings, Closed(concurrency=1, requests_max=2))
     assert (report.total.failed, len(report.errors)) == (2, 1)
     assert report.errors[0].count == 2

@@ -13,7 +13,7 @@ from slotwise.client.pages import InputSpec, ServerModel
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import MS, S
 from slotwise.load.ending import Ending, Sending
-from slotwise.load.inputs import Questions
+from slotwise.load.inputs import Questions, Shape
 from slotwise.load.lines import Told
 from slotwise.load.plan import Closed, Formed, Steady, chosen, duration_ns, ends_when_spent, workload_of
 from slotwise.load.report import Facts, LoadReport, compared, count_rows, remarks, report_of
@@ -96,6 +96,8 @@ def test_clients_end_with_their_requests_or_with_the_time() -> None:
     assert ends_when_spent(few)
     assert not ends_when_spent(workload_of(Closed(concurrency=4), [TINY], seconds=5.0, slo_ns=None, seed=1).workload)
     assert duration_ns(few, None) == 5 * S
+    unbounded = workload_of(Closed(concurrency=4, requests_max=9), [TINY], seconds=None, slo_ns=None, seed=1).workload
+    assert duration_ns(unbounded, None) == FOREVER_NS
     assert duration_ns(few, 2.0) == 2 * S
     with pytest.raises(WorkloadError, match="different deadlines"):
         workload_of(Closed(concurrency=4), [TINY, TEXT], seconds=5.0, slo_ns=None, seed=1)
@@ -110,7 +112,7 @@ def test_a_workload_by_name_asks_the_models_in_their_order_and_brings_its_deadli
 
 
 def test_inputs_have_the_shapes_that_the_server_tells_and_are_the_same_for_the_same_seed() -> None:
-    questions = Questions([TINY, TEXT], {"ids": (1, 7)}, seed=5, margin_ns=MS)
+    questions = Questions([TINY, TEXT], {"ids": Shape(sizes=(1, 7))}, seed=5, margin_ns=MS)
     first = questions.of(asked("tiny", rows=3))
     assert first.inputs["x"].shape == (3, 4)
     assert first.inputs["x"].dtype == np.float32
@@ -128,8 +130,19 @@ def test_inputs_have_the_shapes_that_the_server_tells_and_are_the_same_for_the_s
 def test_inputs_that_a_model_cannot_take_are_told(shapes: dict[str, tuple[int, ...]], rows: int, words: str) -> None:
     fixed = ServerModel(name="fixed", inputs=(InputSpec("y", "FP32", (1, 4)),), slo_ns=None)
     model = "fixed" if not shapes else "tiny"
+    given = {name: Shape(sizes=sizes) for name, sizes in shapes.items()}
+    questions = Questions([TINY, fixed], given, seed=1, margin_ns=0)
     with pytest.raises(BadRequest, match=words):
-        Questions([TINY, fixed], shapes, seed=1, margin_ns=0).of(asked(model, rows=rows))
+        questions.of(asked(model, rows=rows))
+
+
+def test_inputs_that_the_server_does_not_tell_can_be_named() -> None:
+    mute = ServerModel(name="mute", inputs=(), slo_ns=None)
+    with pytest.raises(BadRequest, match="does not tell what mute takes"):
+        Questions([mute], {}, seed=1, margin_ns=0)
+    given = {"x": Shape(sizes=(1, 3), datatype="FP32"), "other:y": Shape(sizes=(1,), datatype="FP32")}
+    inputs = Questions([mute], given, seed=1, margin_ns=0).of(asked("mute", rows=2)).inputs
+    assert {name: array.shape for name, array in inputs.items()} == {"x": (2, 3)}
 
 
 @pytest.mark.parametrize(("slo_ns", "told_us"), [(10 * MS, 9_000), (MS, 500), (1_000, 1), (FOREVER_NS, None)])

@@ -18,9 +18,10 @@ from slotwise.cli.common import FAILED, WRONG, Json, parameter_of
 from slotwise.client import AddressError, BadRequest
 from slotwise.facts.units import MS
 from slotwise.load import report as reports
+from slotwise.load.inputs import Shape
 from slotwise.load.loop import exact_loop
-from slotwise.load.plan import Closed, Formed, Steady, Wanted
-from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, SECONDS, Look, Prepared, Settings, Watcher, play
+from slotwise.load.plan import SECONDS, Closed, Formed, Steady, Wanted
+from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, Look, Prepared, Settings, Watcher, play
 from slotwise.load.sender import LINES
 from slotwise.load.ways import PAGES_URL, Server
 from slotwise.terminal import RUN_FAILED, console, print_table, say, stop_when_told, told_errors, writable, write_json
@@ -51,7 +52,7 @@ def load(
         int | None, typer.Option(min=1, help=f"Requests under way at once. [{LINES}, or each client's]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same requests.")] = 1,
-    shape: Annotated[list[str] | None, typer.Option(help="Shape of an input that varies, as INPUT=1,128.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="Shape of an input, as INPUT=1,128; it may vary.")] = None,
     margin_ms: Annotated[float, typer.Option(min=0, help="The server is told so much less.")] = MARGIN_NS / MS,
     answer_s: Annotated[float, typer.Option(min=0.001, help="Without a reply by then: unanswered.")] = ANSWER_S_MAX,
     call_deadlines: Annotated[
@@ -169,15 +170,17 @@ def _reader(folder: Path) -> Callable[[str], Iterable[str]]:
     return lines
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition("=")
+def _shape(text: str) -> tuple[str, Shape]:
+    name, _, told = text.rpartition("=")
+    sizes, _, datatype = told.partition(":")
     try:
         given = tuple(int(size) for size in sizes.split(","))
     except ValueError:
         given = ()
     if not name or not given or min(given) < 0:
-        raise configs.ConfigError(f"--shape {text} is no shape; write INPUT=1,128 or MODEL:INPUT=1,128")
-    return name, given
+        forms = "INPUT=1,128, MODEL:INPUT=1,128 or INPUT=1,128:FP32"
+        raise configs.ConfigError(f"--shape {text} is no shape; write {forms}")
+    return name, Shape(sizes=given, datatype=datatype)
 
 
 def _read_report(path: Path) -> reports.LoadReport:

@@ -62,23 +62,31 @@ class GrpcWay:
         for lost in [link for link in self._links if not link.is_open]:
             del self._links[lost]
             await lost.close()
-        while len(made) < count:
-            link = next((one for one, taken in self._links.items() if taken < LINES_PER_CHANNEL), None)
-            if link is None:
-                link = _Link(
-                    channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file),
-                    self._target,
-                    self._metadata,
-                )
-                await link.open()
-            self._links[link] += 1
-            made.append(GrpcLine(link, self._put_back))
+        try:
+            while len(made) < count:
+                link = await self._link()
+                self._links[link] += 1
+                made.append(GrpcLine(link, self._put_back))
+        except BaseException:
+            for line in made:
+                line.close()
+            raise
         return made
 
     async def close(self) -> None:
         """Close every channel."""
         for link in self._links:
             await link.close()
+
+    async def _link(self) -> _Link:
+        """A channel with a place left; a new one if need be."""
+        for link, taken in self._links.items():
+            if taken < LINES_PER_CHANNEL:
+                return link
+        channel = channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file)
+        link = _Link(channel, self._target, self._metadata)
+        await link.open()
+        return link
 
     def _put_back(self, link: _Link) -> None:
         self._links[link] -= 1

@@ -14,7 +14,7 @@ from slotwise.load.tally import Part, Tally
 TOTAL = "all"
 LAG_MS_WARNED = 5.0
 """A client whose own lag is above this at its 99th percentile measures itself as much as the server."""
-COUNTS = ("model", "offered/s", "in time/s", "offered", "in time", "late", "refused", "failed", "unanswered")
+COUNTS = ("model", "offered", "in time", "late", "refused", "failed", "unanswered", "in time/s")
 TIMES = ("ms", "answers", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 COMPARED = ("", "before", "now", "now / before")
 
@@ -147,8 +147,9 @@ def quantiles(spread: Spread) -> Quantiles:
 
 def headline(report: LoadReport) -> str:
     """What was asked, of whom, and what came of it, in a sentence."""
-    goodput = f"{report.total.goodput_per_s:.1f} answers a second in time"
-    return f"{report.url}, {report.workload.rstrip('.')}: {goodput}, over {report.seconds:g} s"
+    total = report.total
+    rates = f"{total.offered_per_s:.1f} requests a second offered, {total.goodput_per_s:.1f} answered in time"
+    return f"{report.url}, {report.workload.rstrip('.')}: {rates}, over {report.seconds:g} s"
 
 
 def count_rows(report: LoadReport) -> list[list[str]]:
@@ -222,12 +223,12 @@ def _ms(ns: float | None) -> float | None:
 
 
 def _parts(report: LoadReport) -> tuple[PartReport, ...]:
-    return (*(report.models if len(report.models) > 1 else ()), report.total)
+    return report.models if len(report.models) == 1 else (*report.models, report.total)
 
 
 def _counts(part: PartReport) -> list[str]:
     counts = (part.offered, part.in_time, part.late, part.refused, part.failed, part.unanswered)
-    return [part.model, f"{part.offered_per_s:.1f}", f"{part.goodput_per_s:.1f}", *(str(count) for count in counts)]
+    return [part.model, *(str(count) for count in counts), f"{part.goodput_per_s:.1f}"]
 
 
 def _times(name: str, times: Quantiles) -> list[str]:
