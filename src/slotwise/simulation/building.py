@@ -18,8 +18,8 @@ from slotwise.facts.types import ModelSpec, Step, TensorSpec, Wire
 from slotwise.facts.units import MS, US, S
 from slotwise.sim.faults import Faults
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
-from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
 from slotwise.simulation.fleets import CLOCKWORK_PAGE_BYTES, CLOCKWORK_PAGES
+from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
 from slotwise.simulation.models import copies, copy_names
 from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario, lasting
 from slotwise.workload.form import Lines, made, wants

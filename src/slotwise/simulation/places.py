@@ -32,7 +32,7 @@ def toml_places(text: str) -> dict[str, int]:
     places: dict[str, int] = {}
     arrays: dict[str, int] = {}
     table = ROOT
-    for number, chunk in _statements(text.splitlines()):
+    for number, chunk in _statements(text.replace("\r\n", "\n").split("\n")):
         parsed = tomllib.loads(chunk)
         if chunk.lstrip().startswith("["):
             table = _table_path(parsed, chunk.lstrip().startswith("[["), arrays)

@@ -42,7 +42,11 @@ class Read:
 
 def read_scenario(path: Path) -> Scenario:
     """What a file says is to be simulated. Raises ConfigError."""
-    return scenario_in(read_spec(path))
+    read = read_spec(path)
+    if read.spec.kinds and not read.spec.nodes:
+        message = "no node has such devices: describe one in [[nodes]]; or let `slotwise capacity` count them"
+        raise _told(path, read.text, Finding(path="$.kinds", message=message))
+    return scenario_in(read)
 
 
 def scenario_in(read: Read) -> Scenario:
