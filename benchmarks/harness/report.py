@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import os
-import platform
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
+from slotwise.laboratory.machine import Machine, describe, machine
+
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 Figure = str | int | float | None
-
-
-class Machine(msgspec.Struct, frozen=True):
-    """Where and when something was measured. `load` is the load average of the last minute, as it began."""
-
-    cpu: str
-    cores: int
-    kernel: str
-    python: str
-    onnxruntime: str
-    load: float
-    date: str
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -75,27 +61,6 @@ def is_quick(about: str | None) -> bool:
     return bool(parser.parse_args().quick)
 
 
-def machine() -> Machine:
-    """What it runs on, now."""
-    return Machine(
-        cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)),
-        kernel=platform.release(),
-        python=platform.python_version(),
-        onnxruntime=version("onnxruntime"),
-        load=round(os.getloadavg()[0], 2),
-        date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def describe(facts: Machine) -> str:
-    """A machine in one line."""
-    return (
-        f"{facts.cpu}, {facts.cores} cores, Linux {facts.kernel}, Python {facts.python}, "
-        f"onnxruntime {facts.onnxruntime}, load average {facts.load}, {facts.date}"
-    )
-
-
 def table(rows: Sequence[dict[str, Figure]]) -> str:
     """Rows in Markdown, columns aligned."""
     heads = list(rows[0]) if rows else []
@@ -117,10 +82,3 @@ def _shown(figure: Figure) -> str:
     if figure is None:
         return "-"
     return f"{figure:,.6g}" if isinstance(figure, int | float) else figure
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from harness.report import RESULTS, Machine, describe, machine
+from harness.report import RESULTS
 
+from slotwise.laboratory.machine import Machine, describe, machine
 from soak.samples import Sample
 from soak.tally import Stray
 from soak.verdict import Verdict

@@ -94,9 +94,7 @@ def cases(is_quick: bool) -> tuple[Replay, ...]:
 def run(case: Replay) -> list[Row]:
     """Replay: a row for each minute."""
     seconds = case.minutes * 60.0
-    today = day(
-        models=scaled_models(DEVICES), rate_per_s=scaled_rate_per_s(DEVICES), seconds=seconds, file=case.trace
-    )
+    today = day(models=scaled_models(DEVICES), rate_per_s=scaled_rate_per_s(DEVICES), seconds=seconds, file=case.trace)
     stretches_ns = [WARM_UP_NS + minute * MINUTE_NS for minute in range(case.minutes + 1)]
     watch, minutes = Watch(stretches_ns), Minutes()
     play(
@@ -220,7 +218,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """The paper's five panels, and how busy the GPU was, with the paper's memory."""
     shown = [row for row in rows if row.memory == "paper"]
     panels = [
-        _panel(shown, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}),
+        _panel(
+            shown, "a: load, and answers in time", "per s", {"offered": "offered_per_s", "in time": "goodput_per_s"}
+        ),
         _panel(shown, "b: latency", "ms", {"p50": "ms_p50", "p99": "ms_p99", "max": "ms_max"}),
         _panel(shown, "c: batch that a request was in", "requests", {"mean": "batch_mean"}),
         _panel(shown, "d: models asked in a minute", "models", {"cold": "cold_models", "warm": "warm_models"}),

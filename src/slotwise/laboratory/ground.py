@@ -22,6 +22,8 @@ PACKAGE = "slotwise"
 SOURCES = Path(slotwise.__file__).parent
 POLICIES = "slotwise.policy.schedulers"
 """The table of policies, in whose place the case's own is looked at."""
+NO_PART = (POLICIES, "slotwise.laboratory.values")
+"""What is imported, and has no part in rows."""
 ROOTS = ("run", "row")
 """What of an experiment makes its rows."""
 DIGEST_LEN = 16
@@ -80,7 +82,7 @@ class Ground:
         ahead = list(roots)
         while ahead:
             name = ahead.pop()
-            if name not in reached and name != POLICIES:
+            if name not in reached and name not in NO_PART:
                 reached.add(name)
                 ahead += self._source(name).imports
         return reached

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ class Machine(msgspec.Struct, frozen=True):
     cores: int
     kernel: str
     python: str
+    onnxruntime: str
     load: float
     date: str
 
@@ -28,6 +30,7 @@ def machine() -> Machine:
         cores=len(os.sched_getaffinity(0)),
         kernel=platform.release(),
         python=platform.python_version(),
+        onnxruntime=version("onnxruntime"),
         load=round(os.getloadavg()[0], 2),
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
@@ -37,7 +40,7 @@ def describe(facts: Machine) -> str:
     """A machine in one line."""
     return (
         f"{facts.cpu}, {facts.cores} cores, Linux {facts.kernel}, Python {facts.python}, "
-        f"load average {facts.load}, {facts.date}"
+        f"onnxruntime {facts.onnxruntime}, load average {facts.load}, {facts.date}"
     )
 
 
