@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from slotwise.cli.common import WRONG, Json
+from slotwise.cli.common import WRONG, Json, parameter_of
 from slotwise.recording import arrivals_of
 from slotwise.terminal import print_table, say, told_errors, writable, write_json
 from slotwise.workload import azure as traces
@@ -50,7 +50,7 @@ def show(
 ) -> None:
     """Tell what a workload does, the models that it wants, and its parameters with their defaults."""
     with told_errors(*WRONG, WorkloadError):
-        shown = _shown(name, dict(_parameter(text) for text in parameters or []))
+        shown = _shown(name, dict(map(parameter_of, parameters or [])))
     print(shown.help)
     wanted = ", ".join(f"{want.copies} of {want.model_type}" for want in shown.models)
     print(f"It wants {sum(want.copies for want in shown.models)} models: {wanted}.")
@@ -118,13 +118,6 @@ def _print_trace(described: traces.Description) -> None:
 def _shown(name: str, given: dict[str, str] | None = None) -> Shown:
     kind = kind_of(name)
     return Shown(name=name, help=help_of(kind), models=wants_of(name, given), parameters=parameters_of(kind))
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise WorkloadError(f"--set {text} is no parameter; write name=value")
-    return name, given
 
 
 def _read(path: Path, reader: Callable[[Iterable[str], str], T]) -> T:
