@@ -15,9 +15,18 @@ from slotwise.engine.ports import ModelError
 from slotwise.explain.story import read_stories, read_worst
 from slotwise.explain.words import explanation
 from slotwise.policy.presets import PresetError
+from slotwise.simulation.measured import read_measured
 from slotwise.simulation.reading import read_scenario
 
-NAMES = ("server.toml", "slotwise.toml", "config.pbtxt", "tokens.toml", "journal.jsonl", "simulation.toml")
+NAMES = (
+    "server.toml",
+    "slotwise.toml",
+    "config.pbtxt",
+    "tokens.toml",
+    "journal.jsonl",
+    "simulation.toml",
+    "measured.json",
+)
 LINES_MAX = 60
 _DECLARED = (ConfigError, AccessError, ModelError, JournalError, PresetError)
 
@@ -64,10 +73,18 @@ class Files:
         )
         tokens = f'[[token]]\nname = "a"\nsha256 = "{"0" * 64}"\nmodels = ["a*"]\nper_s = 1.5\nmanages = true\n'
         simulation = (
-            "seconds = 0.01\n[fleet]\nexecutors = 1\n"
-            '[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nrate_per_s = 5\nslo_ms = 9\n'
+            'seconds = 0.01\n[[kinds]]\nname = "k"\npage_mib = 16\nprofiles = {m = "resnet18"}\n'
+            '[[nodes]]\nname = "n"\ncount = 2\ndevices = [{kind = "k", slices = [{share = 0.5}, {share = 0.5}]}]\n'
+            '[[faults]]\nat_s = 1\ndo = "slow"\nwhere = "n-0"\nfor_s = 2\n[chance]\nkill_every_s = 3\n'
+            '[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nslo_ms = 9\n'
+            '[[models]]\nname = "p"\nprofile = "resnet50"\ncopies = 3\nslo_ms = 9\n'
+            "[workload]\nphases = [{seconds = 2, scale = 3}]\n"
+            '[[workload.streams]]\nmodels = ["*"]\nslo_ms = 9\n[[workload.clients]]\nmodels = ["m"]\nslo_ms = 9\n'
         )
-        texts = (server, own, triton, tokens, journal, simulation)
+        measured = json.dumps(
+            [{"model": "m/1", "rows": [1, 2], "run_ms": [1.5, 2], "load_ms": 3, "error": ""}], indent=1
+        )
+        texts = (server, own, triton, tokens, journal, simulation, measured)
         return [f"{name}\n{text}".encode() for name, text in zip(NAMES, texts, strict=True)]
 
     def run(self, data: bytes) -> None:
@@ -101,6 +118,8 @@ def _read(path: Path) -> None:
             read_grants(path)
         case "journal.jsonl":
             _journal(path)
+        case "measured.json":
+            read_measured(path)
         case _:
             read_scenario(path)
 

@@ -105,6 +105,23 @@ def test_simulate_writes_a_journal_that_replay_confirms(tmp_path: Path) -> None:
     assert "decided the same" in replayed.stdout
 
 
+def test_simulate_lists_the_profiles_that_can_be_named() -> None:
+    done = slotwise("simulate", "--profiles")
+    assert done.returncode == 0
+    assert "resnet50" in done.stdout
+    assert "table-1: Clockwork" in done.stdout
+
+
+def test_capacity_shows_what_was_tried_and_says_where_no_count_is_enough(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    spec = SPEC.with_name("capacity.toml")
+    done = slotwise("capacity", spec, "--seconds", 0.3, "--devices-max", 1, "--jobs", 1, "--json", report)
+    assert done.returncode == 1
+    assert "small: 1 are not enough" in done.stderr
+    told = json.loads(report.read_text())
+    assert (told["least"]["small"], told["cheapest"], len(told["trials"])) == (None, None, 2)
+
+
 def test_replay_points_at_the_first_turn_that_differs(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     assert slotwise("simulate", SPEC, "--scale", 0.1, "--journal", journal).returncode == 0

@@ -96,6 +96,7 @@ VALUE_MODULES = frozenset(
     (
         "__future__",
         "abc",
+        "array",
         "bisect",
         "collections",
         "dataclasses",

@@ -99,6 +99,11 @@ def test_an_item_of_json_is_found_on_its_line(path: str, line: int) -> None:
     assert line_of(json_places(JSON), path) == line
 
 
+def test_ends_of_lines_are_those_of_toml_and_no_others() -> None:
+    text = 'a = "one\u2028line"\r\n\r\n[t]\r\nb = 1\r\n'
+    assert (line_of(toml_places(text), "$.a"), line_of(toml_places(text), "$.t.b")) == (1, 4)
+
+
 def test_a_value_without_an_end_in_sight_is_given_up_and_what_stands_above_it_is_found() -> None:
     text = "a = 1\nlong = [\n" + "1,\n" * 2000 + "]\nb = 2\n"
     assert line_of(toml_places(text), "$.a") == 1

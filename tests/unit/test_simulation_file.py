@@ -179,6 +179,25 @@ def test_what_is_wrong_with_measured_profiles_is_told_with_its_line_and_key(
         read(folder, WHOLE)
 
 
+@pytest.mark.parametrize(
+    ("workload", "told"),
+    [
+        ('streams = [{ models = ["m"], slo_ms = 9 }]\nclients = [\n{ models = ["n"], slo_ms = 9 }]\nseconds = 1', 9),
+        ('name = "simple"\n[workload.parameters]\npause_ms = 2\nluck = 3', 11),
+        ('recorded = "absent.csv"\nseconds = 3', 7),
+    ],
+)
+def test_the_part_of_a_workload_that_is_wrong_is_named_with_its_line(folder: Path, workload: str, told: int) -> None:
+    models = '[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nslo_ms = 9\ncopies = 1\n'
+    with pytest.raises(ConfigError, match=rf"spec.toml, line {told}: `workload"):
+        read(folder, f"{models}[workload]\n{workload}\n")
+
+
+def test_kinds_that_no_node_has_are_told_of(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 1: `kinds`: no node has such devices"):
+        read(folder, '[[kinds]]\nname = "big"\n[[models]]\nname = "m"\nrows = [1]\nrun_ms = [1]\nslo_ms = 9\n')
+
+
 def test_a_workload_by_name_brings_its_models_along(folder: Path) -> None:
     scenario = read(folder, '[workload]\nname = "comparison_experiment2"\n')
     assert [model.name for model in scenario.models] == [f"resnet50-{index}" for index in range(15)]

@@ -18,7 +18,7 @@ from slotwise.simulation.reading import read_scenario
 from slotwise.simulation.report import ExecutorReport, ModelReport, Report
 from slotwise.simulation.running import run
 from slotwise.simulation.scenario import changed
-from slotwise.terminal import output, print_table, say, told_errors, writable, write_json
+from slotwise.terminal import output, print_table, progress_bar, say, told_errors, writable, write_json
 
 EXECUTORS_SHOWN_MAX = 64
 """Of more there is no table; the report has them all."""
@@ -70,7 +70,14 @@ def simulate(
         scenario = changed(read_scenario(spec), policy=policy, seed=seed, scale=scale, seconds=seconds)
         begun_s = time.monotonic()
         with _journal(journal, is_needed=timeline is not None) as file:
-            report = run(scenario, journal=file, logs=logs, is_checked=checks)
+            with progress_bar("simulating") as tell:
+                report = run(
+                    scenario,
+                    journal=file,
+                    logs=logs,
+                    is_checked=checks,
+                    progress=lambda done_s, total_s: tell("seconds", round(done_s), round(total_s)),
+                )
             say(f"{report.total.offered} requests were simulated in {time.monotonic() - begun_s:.1f} s")
             if timeline is not None and file is not None:
                 file.seek(0)

@@ -18,8 +18,8 @@ from slotwise.facts.types import ModelSpec, Step, TensorSpec, Wire
 from slotwise.facts.units import MS, US, S
 from slotwise.sim.faults import Faults
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
-from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
 from slotwise.simulation.fleets import CLOCKWORK_PAGE_BYTES, CLOCKWORK_PAGES
+from slotwise.simulation.form import DevicePart, FaultPart, KindPart, ModelPart, NodePart, PipelinePart, SlicePart, Spec
 from slotwise.simulation.models import copies, copy_names
 from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario, lasting
 from slotwise.workload.form import Lines, made, wants
@@ -63,7 +63,7 @@ def scenario_of(spec: Spec, profiles: Mapping[str, Profile], lines: Lines) -> Sc
             *(_group(model.name, [model]) for model in pipelines),
         ),
         fleet=_fleet(spec),
-        workload=_workload(spec, lines),
+        workload=workload_of(spec, lines),
         policy=spec.policy,
         settings=spec.policy_settings,
         seed=spec.seed,
@@ -116,8 +116,8 @@ def _group(name: str, models: Sequence[ModelSpec]) -> Group:
     return Group(name=name, models=tuple(model.id for model in models))
 
 
-def _workload(spec: Spec, lines: Lines) -> Workload:
-    """As the file says in a table of its own, or at the rates of the models."""
+def workload_of(spec: Spec, lines: Lines) -> Workload:
+    """As the file says in a table of its own, or at the rates of the models. Raises WorkloadError."""
     if spec.workload is None:
         phase = Phase(duration_s=SECONDS if spec.seconds is None else spec.seconds)
         return Workload(streams=tuple(_streams(spec)), phases=(phase,), seed=spec.seed)

@@ -1,23 +1,21 @@
 """Watches a run: what happened in each interval of time, and what each executor did.
 
 An `engine.ports.Recorder` for batches and loads; of requests it is told when they end, so those to a pipeline count as
-one. It keeps a number for each answer and nothing else that grows with the run.
+one. Nothing that it keeps grows with the run.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from slotwise.facts.actions import Action, Load, Reply, RunBatch
 from slotwise.facts.events import BatchDone, Event
+from slotwise.facts.histogram import LogHistogram
 from slotwise.facts.types import Outcome, Request
 from slotwise.facts.units import MS, S
 from slotwise.simulation.report import ExecutorReport, Point
 
-LATENCY_TYPE = "q"
-"""Nanoseconds, in 64 bits each."""
 ANSWERS = (Outcome.IN_TIME, Outcome.LATE)
 
 
@@ -26,7 +24,7 @@ class _Interval:
 
     def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter()
-        self.latencies_ns = array(LATENCY_TYPE)
+        self.latencies = LogHistogram()
         self.batches = self.rows = self.loads = 0
 
 
@@ -54,7 +52,7 @@ class Course:
         interval = self._at(request.arrival_ns)
         interval.outcomes[reply.outcome] += 1
         if reply.outcome in ANSWERS:
-            interval.latencies_ns.append(now_ns - request.arrival_ns)
+            interval.latencies.add(now_ns - request.arrival_ns)
 
     def record(self, now_ns: int, events: Sequence[Event], actions: Sequence[Action]) -> None:
         """Take one turn in."""
@@ -101,19 +99,14 @@ class Course:
 
 
 def _point(part: _Interval, start_s: float) -> Point:
-    ascending = sorted(part.latencies_ns)
     return Point(
         start_s=start_s,
         offered=part.outcomes.total(),
         outcomes={outcome.value: part.outcomes[outcome] for outcome in Outcome},
-        latency_ms_p50=_quantile_ms(ascending, 0.5),
-        latency_ms_p99=_quantile_ms(ascending, 0.99),
-        latency_ms_max=ascending[-1] / MS if ascending else 0.0,
+        latency_ms_p50=part.latencies.quantile(0.5) / MS,
+        latency_ms_p99=part.latencies.quantile(0.99) / MS,
+        latency_ms_max=part.latencies.ns_max / MS,
         batches=part.batches,
         rows_mean=part.rows / part.batches if part.batches else 0.0,
         loads=part.loads,
     )
-
-
-def _quantile_ms(ascending: Sequence[int], share: float) -> float:
-    return ascending[min(len(ascending) - 1, int(share * len(ascending)))] / MS if ascending else 0.0

@@ -46,8 +46,9 @@ def measured_in(content: bytes, called: str) -> dict[str, Profile]:
 
 
 def _decoded(content: bytes, called: str) -> list[ModelReport]:
+    """All of it is read before it is judged, so that places are looked for in what is JSON to its end."""
     try:
-        return msgspec.json.decode(content, type=list[ModelReport])
+        return msgspec.convert(msgspec.json.decode(content), list[ModelReport])
     except msgspec.ValidationError as error:
         complaint, _, path = str(error).partition(" - at `")
         path = path.removesuffix("`") or "$"
@@ -55,7 +56,7 @@ def _decoded(content: bytes, called: str) -> list[ModelReport]:
         raise ConfigError(
             f"{called}, line {line}: `{path.removeprefix('$').removeprefix('.')}`: {complaint}"
         ) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         at = _AT_BYTE.search(str(error))
         line = content.count(b"\n", 0, int(at[1])) + 1 if at else 1
         raise ConfigError(f"{called}, line {line}: {error}; is it what `slotwise profile --json` wrote?") from error

@@ -6,10 +6,11 @@ TOML is cut into its statements by trying where each ends, and JSON is walked by
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator
+
+import msgspec
 
 LINES_PER_VALUE_MAX = 200
 """A value that goes on for longer stands on the line on which it begins, and so does all that follows it."""
@@ -32,7 +33,7 @@ def toml_places(text: str) -> dict[str, int]:
     places: dict[str, int] = {}
     arrays: dict[str, int] = {}
     table = ROOT
-    for number, chunk in _statements(text.splitlines()):
+    for number, chunk in _statements(text.replace("\r\n", "\n").split("\n")):
         parsed = tomllib.loads(chunk)
         if chunk.lstrip().startswith("["):
             table = _table_path(parsed, chunk.lstrip().startswith("[["), arrays)
@@ -59,7 +60,7 @@ def json_places(text: str) -> dict[str, int]:
             assert level is not None, "a comma stands in a list or an object"
             level.goes_on()
         elif level is not None and level.wants_key:
-            level.take_key(json.loads(word))
+            level.take_key(msgspec.json.decode(word))
             places.setdefault(level.path_of_next(), line)
         else:
             path = ROOT if level is None else level.path_of_next()

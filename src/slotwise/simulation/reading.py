@@ -18,12 +18,13 @@ from slotwise.config import ConfigError
 from slotwise.facts.profile import Profile
 from slotwise.facts.value import value
 from slotwise.simulation.agreement import Finding, findings
-from slotwise.simulation.building import scenario_of, with_wanted_models
+from slotwise.simulation.building import scenario_of, with_wanted_models, workload_of
 from slotwise.simulation.form import Spec
 from slotwise.simulation.measured import read_measured
 from slotwise.simulation.places import line_of, toml_places
 from slotwise.simulation.profiles import shipped_profiles
 from slotwise.simulation.scenario import Scenario
+from slotwise.workload.form import Lines
 from slotwise.workload.values import WorkloadError
 
 WORKLOAD = "$.workload"
@@ -42,15 +43,41 @@ class Read:
 
 def read_scenario(path: Path) -> Scenario:
     """What a file says is to be simulated. Raises ConfigError."""
-    return scenario_in(read_spec(path))
+    read = read_spec(path)
+    if read.spec.kinds and not read.spec.nodes:
+        message = "no node has such devices: describe one in [[nodes]]; or let `slotwise capacity` count them"
+        raise _told(path, read.text, Finding(path="$.kinds", message=message))
+    return scenario_in(read)
 
 
 def scenario_in(read: Read) -> Scenario:
     """The same of one that was read. Raises ConfigError."""
+    lines = partial(_lines, read.path.parent)
     try:
-        return scenario_of(read.spec, read.profiles, partial(_lines, read.path.parent))
+        return scenario_of(read.spec, read.profiles, lines)
     except WorkloadError as error:
-        raise _told(read.path, read.text, Finding(path=WORKLOAD, message=str(error))) from error
+        path = _blamed(read.spec, lines, str(error))
+        raise _told(read.path, read.text, Finding(path=path, message=str(error))) from error
+
+
+def _blamed(spec: Spec, lines: Lines, message: str) -> str:
+    """The part of a workload that is wrong in the same way by itself; the whole table, where none is."""
+    form = spec.workload
+    if form is None:
+        return "$"
+    alone = msgspec.structs.replace
+    parts = {
+        **{f".streams[{at}]": alone(form, streams=(part,), clients=()) for at, part in enumerate(form.streams)},
+        **{f".clients[{at}]": alone(form, streams=(), clients=(part,)) for at, part in enumerate(form.clients)},
+        **{f".parameters.{key}": alone(form, parameters={key: given}) for key, given in form.parameters.items()},
+    }
+    for path, part in parts.items():
+        try:
+            workload_of(alone(spec, workload=part), lines)
+        except WorkloadError as error:
+            if str(error) == message:
+                return WORKLOAD + path
+    return WORKLOAD
 
 
 def _lines(folder: Path, name: str) -> Iterator[str]:

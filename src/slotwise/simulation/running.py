@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -29,14 +29,25 @@ from slotwise.workload.player import player_of
 
 COOL_DOWN_NS = 600 * S
 """How long replies are waited for after the last arrival."""
+STEPS = 100
+"""In which progress is told."""
 INTERVALS_MAX = 100
 """Of the report's course, but for those of a run beyond all counting."""
 INTERVALS_S = tuple(first * 10.0**power for power in range(-6, 8) for first in (1, 2, 5))
 """As long as people count in."""
 
 
+Progress = Callable[[float, float], None]
+"""Told of how many seconds of the workload have been simulated, of how many."""
+
+
 def run(
-    scenario: Scenario, *, journal: IO[bytes] | None = None, logs: Path | None = None, is_checked: bool = True
+    scenario: Scenario,
+    *,
+    journal: IO[bytes] | None = None,
+    logs: Path | None = None,
+    is_checked: bool = True,
+    progress: Progress | None = None,
 ) -> Report:
     """Simulate. `logs` is a folder; if `is_checked`, every invariant is checked after every turn.
 
@@ -74,13 +85,13 @@ def run(
         pipeline_recorders=[log_files] if log_files is not None else [],
         on_reply=ended,
     )
-    _play(world, scenario)
+    _play(world, scenario, progress)
     if log_files is not None:
         _check_written(log_files.close())
     return _report(world, scenario, course, interval_s)
 
 
-def _play(world: World, scenario: Scenario) -> None:
+def _play(world: World, scenario: Scenario, progress: Progress | None) -> None:
     """Warm up, let everybody ask while things go wrong, and wait for the last answers."""
     start_ns = scenario.warm_up_ns
     end_ns = start_ns + int(scenario.workload.duration_s * S)
@@ -90,6 +101,10 @@ def _play(world: World, scenario: Scenario) -> None:
     names = tuple(slice_.executor for slice_ in scenario.fleet.slices)
     Injector(world, scenario.chance, names, scenario.seed).run(end_ns)
     world.play(player_of(scenario.workload), start_ns)
+    if progress is not None:
+        for step in range(1, STEPS + 1):
+            world.run(start_ns + (end_ns - start_ns) * step // STEPS)
+            progress(scenario.workload.duration_s * step / STEPS, scenario.workload.duration_s)
     world.run(end_ns + COOL_DOWN_NS)
 
 

@@ -37,9 +37,10 @@ ENDINGS: dict[str, tuple[str, tuple[Outcome, ...]]] = {
     "refused at once": ("#d5dbe1", (Outcome.REFUSED,)),
 }
 """What the upper strip tells apart, from the bottom up."""
+FONT_SIZE = 9.5
 STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
+    "font.size": FONT_SIZE,
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -278,7 +279,7 @@ def _lane_names(axes: Axes, paint: _Paint, *, lowest: int, is_named: bool = True
     if lowest == 0:
         names[0] = "turned away"
     longest = max(map(len, names.values()), default=0)
-    size = STYLE["font.size"] * min(1.0, LANE_NAME_LETTERS / max(1, longest))
+    size = FONT_SIZE * min(1.0, LANE_NAME_LETTERS / max(1, longest))
     axes.set_yticks(list(names), list(names.values()) if is_named else [""] * len(names), fontsize=size)
     axes.set_ylim(lowest - 0.5 * LANE, len(paint.lanes) + 0.62 * LANE)
     axes.tick_params(axis="y", length=0)
