@@ -112,6 +112,8 @@ def test_too_few_models_are_an_error_that_says_how_many_it_wants() -> None:
         ("slo-exp-1", {"factor": 0.5}, "steps from 1 to 100 by mul 0.5 never come there"),
         ("slo-exp-1", {"op": "add", "factor": 1e-6}, "over 100000 steps"),
         ("simple-parametric", {"clients": 13}, "13 clients for 12 copies"),
+        ("simple-slo-factor", {"period_s": 1e-9}, "has over 100000 steps; make period_s longer"),
+        ("azure", {"functions": 20, "interval_s": 1e-6}, "over 100000 intervals of 1e-06 s"),
     ],
 )
 def test_what_cannot_be_is_named_with_what_is_allowed(name: str, given: dict[str, str | float], told: str) -> None:

@@ -39,6 +39,7 @@ NUMBER_MAX = 1e9
 Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=int(NUMBER_MAX))]
+Concurrency = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 Names = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 NAMES_TOLD = 10
@@ -92,7 +93,7 @@ class ClientsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: Names
     slo_ms: Positive
-    concurrency: Count = 1
+    concurrency: Concurrency = 1
     rows: Count = 1
     priority: Priority = PRIORITY_DEFAULT
     pause_ms: Amount = 1.0

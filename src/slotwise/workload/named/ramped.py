@@ -28,8 +28,8 @@ from slotwise.workload.named.form import (
     whole,
 )
 from slotwise.workload.named.zoo import RESNET50
-from slotwise.workload.ramps import Op, rate_ramp, slo_ramp, steps
-from slotwise.workload.values import POISSON, Clients, Fixed, Phase, Stream, Workload
+from slotwise.workload.ramps import STEPS_MAX, Op, rate_ramp, slo_ramp, steps
+from slotwise.workload.values import POISSON, Clients, Fixed, Phase, Stream, Workload, WorkloadError
 
 FACTOR_MAX = 1e9
 """An SLO of so many units does not grow any more."""
@@ -66,6 +66,8 @@ class SimpleSloFactor(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fie
 
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """Three sets of clients, each with a row of phases."""
+        if self.seconds / self.period_s > STEPS_MAX:
+            raise WorkloadError(f"simple-slo-factor has over {STEPS_MAX} steps; make period_s longer, or seconds less")
         count = math.ceil(self.seconds / self.period_s)
         rows = (
             list(
@@ -90,7 +92,7 @@ class BurstyExperiment(Named, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
-    copies: Annotated[int, whole("major models; there is one minor more", most=10_000)] = 3600
+    copies: Annotated[int, whole("major models; there is one minor more", most=5_000)] = 3600
     start: Annotated[int, whole("major models that wake up first", most=10_000)] = 1
     growth_per_s: Annotated[float, above_zero("models that wake up in a second", 1e6)] = 1.0
     lead_in_s: Annotated[float, from_zero("how long the minor is asked alone", 1e6)] = 300.0

@@ -25,7 +25,7 @@ from slotwise.workload.named.form import (
 from slotwise.workload.named.zoo import RESNET50, ZOO
 from slotwise.workload.values import Bursty, Clients, Fixed, Phase, Stream, Workload, WorkloadError
 
-CopiesOfType = Annotated[int, whole("models of each type of the zoo", most=10_000)]
+CopiesOfType = Annotated[int, whole("models of each type of the zoo", most=1_000)]
 ClientsOfParts = Annotated[int, whole("clients, each with a part of the models")]
 Requests = Annotated[int, whole("requests of each client, then it ends", most=1_000_000_000)]
 BurstSeconds = Annotated[float, above_zero("mean length of a burst")]
