@@ -45,7 +45,7 @@ class DemandSettings:
     """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
     patience_ns: int = 10 * S
     """Requests with a longer allowance can wait."""
-    alike: float = 0.1
+    alike: float = 0.05
     """Kinds whose worth for their time differs by less are served alike."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
@@ -103,7 +103,7 @@ class Demand:
         self._busy_ns = 0.0
         self._busy_at_ns = 0
         self.price_per_ns = 0.0
-        """What a nanosecond of executor time is worth; zero while there is enough."""
+        """What a nanosecond of executor time is worth; zero while there is enough for those who cannot wait."""
         self.saved_per_ns = 0.0
         """What a nanosecond saved is worth; more than its price while those who can wait take what is left."""
 
@@ -162,7 +162,7 @@ class Demand:
             loads = [kind.per_s(now_ns, settings.memory_ns) * kind.cost_ns / S for kind in alike]
             load = sum(loads)
             share = min(1.0, max(0.0, room) / load) if load > 0 and not alike[0].can_wait else 1.0
-            if load > room and not self.price_per_ns:
+            if load > room and not self.price_per_ns and not alike[0].can_wait:
                 self.price_per_ns = alike[0].worth / alike[0].cost_ns
             for kind, own in zip(alike, loads, strict=True):
                 kind.share = share
