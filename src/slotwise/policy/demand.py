@@ -47,6 +47,8 @@ class DemandSettings:
     """Requests with a longer allowance can wait."""
     alike: float = 0.05
     """Kinds whose worth for their time differs by less are served alike."""
+    hope: float = 0.01
+    """What a refusal counts in the mean cost of an answer, as one that cost what was first assumed."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -54,12 +56,13 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth")
+    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth", "_hoped_ns")
 
     def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
         self.can_wait = can_wait
         self.cost_ns = cost_ns
+        self._hoped_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
         self.is_last = False
@@ -83,6 +86,10 @@ class KindDemand:
         """Whether this arrival is among the share that is served; the share is kept exactly, without chance."""
         self.credit = min(CREDIT_MAX, self.credit + self.share)
         return self.credit >= 1.0
+
+    def hope(self, learning: float) -> None:
+        """One was refused: what its kind costs is not seen, so what it was first taken to cost counts again."""
+        self.cost_ns += (self._hoped_ns - self.cost_ns) * learning
 
     def spend_credit(self, debt_max: float) -> None:
         """One was served, of the share or beyond it."""
@@ -210,6 +217,10 @@ class Demand:
         learning = self._settings.learning
         kind.cost_ns += (added_ns - kind.cost_ns) * learning
         kind.placed += (1.0 - kind.placed) * learning
+
+    def note_refused(self, kind: KindDemand) -> None:
+        """One of a kind was refused because others are worth more."""
+        kind.hope(self._settings.hope)
 
     def note_unplaced(self, kind: KindDemand) -> None:
         """There was no place for one of a kind."""
