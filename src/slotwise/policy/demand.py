@@ -56,7 +56,19 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth", "_hoped_ns")
+    __slots__ = (
+        "_first_ns",
+        "_hoped_ns",
+        "_last_ns",
+        "_sum",
+        "can_wait",
+        "cost_ns",
+        "credit",
+        "is_last",
+        "placed",
+        "share",
+        "worth",
+    )
 
     def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
@@ -194,7 +206,11 @@ class Demand:
         first_ns = 0.0
         for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
             cost_ns = kind.cost_ns / kind.worth
-            if ranked and kind.can_wait == ranked[-1][0].can_wait and cost_ns <= first_ns * (1.0 + self._settings.alike):
+            if (
+                ranked
+                and kind.can_wait == ranked[-1][0].can_wait
+                and cost_ns <= first_ns * (1.0 + self._settings.alike)
+            ):
                 ranked[-1].append(kind)
             else:
                 ranked.append([kind])

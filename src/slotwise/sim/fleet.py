@@ -277,9 +277,7 @@ class SimFleet:
             slice_=slice_, clock=self._clock, tell=self._tell_from, truth=self._truth, stretch=self._stretch
         )
         way_ns = 2 * self._settings.link_ns if self._settings.is_far else 0
-        up = ExecutorUp(
-            executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes, way_ns=way_ns
-        )
+        up = ExecutorUp(executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes, way_ns=way_ns)
         self._say(up)
 
     def _deliver(self, executor: SimExecutor, action: FleetAction) -> None:
