@@ -45,8 +45,10 @@ class DemandSettings:
     """Demand lasts if executors were busy for this share of so recent a past; else it is a burst at most."""
     patience_ns: int = 10 * S
     """Requests with a longer allowance can wait."""
-    alike: float = 0.1
+    alike: float = 0.05
     """Kinds whose worth for their time differs by less are served alike."""
+    hope: float = 0.01
+    """What a refusal counts in the mean cost of an answer, as one that cost what was first assumed."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -54,12 +56,25 @@ class DemandSettings:
 class KindDemand:
     """What is asked of one kind. `cost_ns` is the executor time that an answer adds, `worth` what it is worth."""
 
-    __slots__ = ("_first_ns", "_last_ns", "_sum", "can_wait", "cost_ns", "credit", "is_last", "placed", "share", "worth")
+    __slots__ = (
+        "_first_ns",
+        "_hoped_ns",
+        "_last_ns",
+        "_sum",
+        "can_wait",
+        "cost_ns",
+        "credit",
+        "is_last",
+        "placed",
+        "share",
+        "worth",
+    )
 
     def __init__(self, worth: float, cost_ns: float, can_wait: bool, now_ns: int) -> None:
         self.worth = worth
         self.can_wait = can_wait
         self.cost_ns = cost_ns
+        self._hoped_ns = cost_ns
         self.share = 1.0
         self.credit = 0.0
         self.is_last = False
@@ -84,6 +99,10 @@ class KindDemand:
         self.credit = min(CREDIT_MAX, self.credit + self.share)
         return self.credit >= 1.0
 
+    def hope(self, learning: float) -> None:
+        """One was refused: what its kind costs is not seen, so what it was first taken to cost counts again."""
+        self.cost_ns += (self._hoped_ns - self.cost_ns) * learning
+
     def spend_credit(self, debt_max: float) -> None:
         """One was served, of the share or beyond it."""
         self.credit = max(-debt_max, self.credit - 1.0)
@@ -103,7 +122,7 @@ class Demand:
         self._busy_ns = 0.0
         self._busy_at_ns = 0
         self.price_per_ns = 0.0
-        """What a nanosecond of executor time is worth; zero while there is enough."""
+        """What a nanosecond of executor time is worth; zero while there is enough for those who cannot wait."""
         self.saved_per_ns = 0.0
         """What a nanosecond saved is worth; more than its price while those who can wait take what is left."""
 
@@ -162,7 +181,7 @@ class Demand:
             loads = [kind.per_s(now_ns, settings.memory_ns) * kind.cost_ns / S for kind in alike]
             load = sum(loads)
             share = min(1.0, max(0.0, room) / load) if load > 0 and not alike[0].can_wait else 1.0
-            if load > room and not self.price_per_ns:
+            if load > room and not self.price_per_ns and not alike[0].can_wait:
                 self.price_per_ns = alike[0].worth / alike[0].cost_ns
             for kind, own in zip(alike, loads, strict=True):
                 kind.share = share
@@ -187,7 +206,11 @@ class Demand:
         first_ns = 0.0
         for kind in sorted(self._kinds.values(), key=lambda kind: (kind.can_wait, kind.cost_ns / kind.worth)):
             cost_ns = kind.cost_ns / kind.worth
-            if ranked and kind.can_wait == ranked[-1][0].can_wait and cost_ns <= first_ns * (1.0 + self._settings.alike):
+            if (
+                ranked
+                and kind.can_wait == ranked[-1][0].can_wait
+                and cost_ns <= first_ns * (1.0 + self._settings.alike)
+            ):
                 ranked[-1].append(kind)
             else:
                 ranked.append([kind])
@@ -210,6 +233,10 @@ class Demand:
         learning = self._settings.learning
         kind.cost_ns += (added_ns - kind.cost_ns) * learning
         kind.placed += (1.0 - kind.placed) * learning
+
+    def note_refused(self, kind: KindDemand) -> None:
+        """One of a kind was refused because others are worth more."""
+        kind.hope(self._settings.hope)
 
     def note_unplaced(self, kind: KindDemand) -> None:
         """There was no place for one of a kind."""

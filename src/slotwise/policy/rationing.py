@@ -15,6 +15,19 @@ from slotwise.policy.view import Ticket, View
 GROWTH_SHARE_MIN = 0.25
 """Of its run, what a batch needs of time to fill: what is shorter is lost to the way there and back."""
 
+BATCHES_AHEAD = 2
+"""How many full batches may lie before a new one that is only to keep the executor busy: one runs, one fills."""
+
+
+class Growth:
+    """What becomes of a batch: how long it runs then, and how much work before it lets it fill meanwhile (0: none)."""
+
+    __slots__ = ("lasts_ns", "run_ns")
+
+    def __init__(self, run_ns: int, lasts_ns: int) -> None:
+        self.run_ns = run_ns
+        self.lasts_ns = lasts_ns
+
 
 class Rationing:
     """Chooses under scarcity. `prompt_share` and `headroom` are shares of a request's allowance."""
@@ -36,10 +49,12 @@ class Rationing:
         if offer.slot is not None:
             is_cheaper = offer.added_ns * offer.slot.rows < offer.slot.cost_ns * ticket.request.rows
             return is_served or is_cheaper
+        growth = self._growth(kind, spec, ticket, offer, now_ns)
+        backlog_ns = self._backlog_ns(offer, now_ns)
         return (
-            (is_served or kind.is_last)
-            and self._has_headroom(offer, ticket, now_ns)
-            and self._can_grow(kind, spec, ticket, offer, now_ns)
+            (is_served or (kind.is_last and backlog_ns < growth.lasts_ns))
+            and backlog_ns <= self._headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
+            and offer.end_ns - offer.added_ns + growth.run_ns <= ticket.request.deadline_ns
         )
 
     def _is_prompt(self, offer: Offer | None, ticket: Ticket, now_ns: int) -> bool:
@@ -47,19 +62,17 @@ class Rationing:
         allowance_ns = ticket.request.deadline_ns - now_ns
         return offer is not None and offer.end_ns - now_ns <= self._prompt_share * allowance_ns
 
-    def _has_headroom(self, offer: Offer, ticket: Ticket, now_ns: int) -> bool:
-        """Whether the backlog stays short enough that those worth more than this request find a place behind it."""
-        free_ns = self._view.executors[offer.table.executor].free_ns(now_ns)
-        backlog_ns = free_ns - now_ns + offer.table.backlog_ns
-        return backlog_ns <= self._headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
+    def _backlog_ns(self, offer: Offer, now_ns: int) -> int:
+        """How much work is before those who come next; if it is short, those worth more find a place behind it."""
+        return self._view.executors[offer.table.executor].free_ns(now_ns) - now_ns + offer.table.backlog_ns
 
-    def _can_grow(self, kind: KindDemand, spec: ModelSpec, ticket: Ticket, offer: Offer, now_ns: int) -> bool:
-        """Whether a new slot leaves its batch time to grow to the size that pays best of those that would be filled."""
-        if spec.batch_max == 1 or ticket.alone:
-            return True
+    def _growth(self, kind: KindDemand, spec: ModelSpec, ticket: Ticket, offer: Offer, now_ns: int) -> Growth:
+        """To what the batch of a new slot should grow: the size that pays best of those that would be filled."""
         request, executor = ticket.request, offer.table.executor
-        allowance_ns, per_ns = request.deadline_ns - now_ns, self._demand.rate_per_ns(kind, now_ns)
         best_ns, best_rows = offer.added_ns, request.rows
+        if spec.batch_max == 1 or ticket.alone:
+            return Growth(best_ns, 0)
+        allowance_ns, per_ns = request.deadline_ns - now_ns, self._demand.rate_per_ns(kind, now_ns)
         for rows in spec.profile.rows:
             if request.rows < rows <= spec.batch_max:
                 run_ns = self._view.estimates.run_ns(executor, spec, rows, request.work)
@@ -67,4 +80,5 @@ class Rationing:
                 is_filled = window_ns >= GROWTH_SHARE_MIN * run_ns and window_ns * per_ns >= rows - request.rows
                 if is_filled and run_ns * best_rows < best_ns * rows:
                     best_ns, best_rows = run_ns, rows
-        return offer.end_ns - offer.added_ns + best_ns <= request.deadline_ns
+        missing = max(best_rows - request.rows, 1)
+        return Growth(best_ns, max(BATCHES_AHEAD * best_ns, int(missing / per_ns) if per_ns else 0))

@@ -46,7 +46,7 @@ def preempt(
         is_gain = free_ns > now_ns + 2 * view.estimates.margin_ns(executor.name)
     if not is_gain or ticket.request.worth(spec) < per_ns * (cost_ns + wasted_ns):
         return None
-    base_ns = free_ns + view.estimates.margin_ns(executor.name)
+    base_ns = free_ns + view.estimates.margin_ns(executor.name) + view.estimates.way_ns(executor.name, spec.id)
     table = promises.tables[executor.name]
     if base_ns + cost_ns > deadline_ns:
         return None

@@ -104,6 +104,7 @@ class Slotwise:
             return self._admit(spec, ticket, answer, now_ns)
         self._reserve.note(answer.bids, kind.worth)
         if not self._rationing.takes(kind, spec, ticket, answer, now_ns):
+            self._demand.note_refused(kind)
             return self._refuse_overloaded(answer)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:

@@ -6,8 +6,8 @@ nothing. It bids, together with all others for its model, whenever an executor c
 load begun then could serve it in time. A load is worth the requests that it serves, less what the executor's time
 costs, and what will be asked of the model later; it is made if that is more than what the models that make way are.
 
-Executor time has a price then: nothing where none is promised, and the more the longer the backlog is, up to what the
-best batches of all make of it. A request that does not pay that alone bids for company until the last instant. Such
+Executor time has a price then: nothing where none is promised, little while the backlog is short, and the more the longer
+it is, up to what the best batches of all make of it. A request that does not pay that alone bids for company until the last instant. Such
 prices need no forecast: they settle where supply meets demand.
 """
 
@@ -31,6 +31,8 @@ class AuctionSettings:
     """Time costs most when the backlog reaches this `backlog_share` of a request's allowance."""
 
     backlog_share: float = 0.5
+    backlog_power: float = 3.0
+    """How late the price of time rises, as a power of the backlog: a short one is no sign that there is too little."""
     memory_ns: int = 1 * S
     """For how long memory counts as short after a request had to bid."""
     urgency: float = 0.6
@@ -191,7 +193,7 @@ class Auction:
 
     def _price_at(self, allowance_ns: int, pressure_ns: int) -> float:
         full_ns = self._settings.backlog_share * max(1, allowance_ns)
-        return self._best_per_ns * min(1.0, pressure_ns / full_ns)
+        return self._best_per_ns * float(min(1.0, pressure_ns / full_ns) ** self._settings.backlog_power)
 
     # Loads
 
