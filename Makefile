@@ -1,12 +1,12 @@
 # The verbs of this project. Each one prepares what it needs in .venv first, and again only when the
-# lock or pyproject.toml has changed. A machine needs Python 3.11, make and git; with a C compiler deciding is faster.
+# lock or pyproject.toml has changed. A machine needs Python 3.11, make and git; with a C compiler deciding and simulating are faster.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 ZOO ?= .zoo
-# What decides is compiled where there is a C compiler, and again when it has changed.
-DECIDING := $(shell find src/slotwise/policy src/slotwise/facts -name '*.py')
+# What runs for each request is compiled where there is a C compiler, and again when it has changed (setup.py).
+HOT := $(shell find $(addprefix src/slotwise/,policy facts engine pipelines sim workload) -name '*.py')
 COMPILED := .venv/.compiled
 PYTEST_ARGS ?=
 
@@ -27,16 +27,16 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-compiled: $(COMPILED) ## compile what decides (the other verbs do, where there is a C compiler)
+compiled: $(COMPILED) ## compile the hot modules (the other verbs do, where there is a C compiler)
 
-$(COMPILED): $(READY) setup.py $(DECIDING)
+$(COMPILED): $(READY) setup.py $(HOT)
 	@if command -v cc > /dev/null; then \
-		echo "compiling what decides (once per change of src/slotwise/policy)"; \
+		echo "compiling the hot modules (once per change of them)"; \
 		SLOTWISE_COMPILE=1 $(BIN)/python -W ignore setup.py --quiet build_ext --inplace --parallel 2 > .venv/compile.log 2>&1 \
 			|| { cat .venv/compile.log; exit 1; }; \
 		find src -name '*.so' -exec touch {} +; \
 	else \
-		echo "no C compiler here: what decides runs interpreted, which is right but slower"; \
+		echo "no C compiler here: everything runs interpreted, which is right but slower"; \
 	fi
 	@touch $@
 

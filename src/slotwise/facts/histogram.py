@@ -64,7 +64,7 @@ class LogHistogram:
         raise AssertionError("the counts do not add up")
 
     def _grow(self, size: int) -> None:
-        self._counts.extend([0] * (size - len(self._counts)))
+        self._counts.frombytes(bytes(self._counts.itemsize * (size - len(self._counts))))
 
 
 def _bucket(ns: int) -> int:

@@ -141,6 +141,7 @@ class Estimates:
 
     def __init__(self, settings: EstimateSettings) -> None:
         self._settings = settings
+        self._is_pooled = settings.is_pooled
         self._by_size: dict[tuple[str, str, int], Window] = {}
         self._ratios: dict[tuple[str, str], float] = {}
         self._loads: dict[str, Window] = {}
@@ -152,7 +153,7 @@ class Estimates:
 
     def run_ns(self, executor: str, spec: ModelSpec, rows: int, work: float = 1.0) -> int:
         """Expected time of a batch of `rows`, each `work` times as dear as the profile's."""
-        if self._settings.is_pooled:
+        if self._is_pooled:
             executor = ""
         window = self._by_size.get((executor, spec.id, rows))
         if window is not None:
@@ -204,7 +205,7 @@ class Estimates:
 
         What was expected before counts as one more sample, so after a few refusals the executor is tried again.
         """
-        if self._settings.is_pooled:
+        if self._is_pooled:
             executor = ""
         window = self._by_size.get((executor, spec.id, rows))
         if window is not None:
@@ -223,7 +224,7 @@ class Estimates:
 
     def note_run(self, executor: str, spec: ModelSpec, rows: int, work: float, took_ns: int) -> None:
         """Learn from a batch that ran to its end."""
-        if self._settings.is_pooled:
+        if self._is_pooled:
             executor = ""
         key = (executor, spec.id, rows)
         window = self._by_size.get(key)

@@ -40,7 +40,9 @@ class Offer:
     def is_better(self, other: Offer, per_ns: float) -> bool:
         """Whether it costs less, all told, where a nanosecond is worth `per_ns`; between equals, ends first."""
         mine, yours = self.added_ns * per_ns + self.cost, other.added_ns * per_ns + other.cost
-        return mine < yours or (mine == yours and (self.end_ns, self.added_ns) < (other.end_ns, other.added_ns))
+        if mine != yours:
+            return mine < yours
+        return self.end_ns < other.end_ns or (self.end_ns == other.end_ns and self.added_ns < other.added_ns)
 
     def accept(self, spec: ModelSpec, ticket: Ticket) -> Slot:
         """Take it: put the request into the timetable."""
@@ -103,24 +105,24 @@ def find(
     now_ns: int,
 ) -> Answer:
     """Ask every executor that can run the model. The best offer costs others least, and of those ends first."""
-    answer = Answer()
-    request = ticket.request
-    deadline_ns = request.deadline_ns
+    answer, estimates = Answer(), view.estimates
+    request, model = ticket.request, spec.id
+    deadline_ns, rows, work = request.deadline_ns, request.rows, request.work
     is_new = not ticket.is_promised
     worth = request.worth(spec) if is_new else math.inf
     can_join = spec.batch_max > 1 and not ticket.alone
     is_shut_out = True
     passing = PASSING_ALONE if len(view.executors) == 1 else 0.0
     for name, executor in view.executors.items():
-        if not executor.can_run(spec.id):
+        if not executor.can_run(model):
             continue
         table = tables[name]
         place = table.place_for(deadline_ns)
-        base_ns = executor.free_ns(now_ns) + view.estimates.way_ns(name, spec.id)
-        if is_new and (margin_ns := view.estimates.margin_ns(name)):
+        base_ns = executor.free_ns(now_ns) + estimates.way_ns(name, model)
+        if is_new and (margin_ns := estimates.margin_ns(name)):
             # What is uncertain of each run before it adds up, as independent errors do.
             base_ns += int(margin_ns * math.sqrt(place + 1))
-        alone_ns = view.estimates.run_ns(name, spec, request.rows, request.work)
+        alone_ns = estimates.run_ns(name, spec, rows, work)
         is_shut_out = is_shut_out and base_ns + alone_ns > deadline_ns
         pressure = reserve.at(name)
         end_ns = base_ns + table.start_ns(place) + alone_ns
@@ -133,7 +135,7 @@ def find(
             answer.consider(Offer(table, None, end_ns, alone_ns, cost), worth, prices.per_ns)
         else:
             end_ns = max(end_ns, base_ns + table.backlog_ns + alone_ns)
-        if can_join and spec.id in table.by_model:
+        if can_join and model in table.by_model:
             joined = _join(view, table, pressure, spec, ticket, base_ns, prices.joins_up_to_ns(alone_ns), now_ns)
             if joined is not None:
                 answer.consider(joined, worth, prices.per_ns)

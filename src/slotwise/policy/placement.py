@@ -221,9 +221,12 @@ class Placement:
             self._due_ns = min(self._due_ns, again_ns)
             only = self._fresh
         group = auction.best_load(executor, only, now_ns)
-        if group is not None and self._cheapest(executor, group.spec, now_ns) is None:
-            return None
-        choice = None if group is None else self._make_room(executor, group.spec, group.worth, now_ns)
+        choice = None
+        if group is not None:
+            leaving = self._cheapest(executor, group.spec, now_ns)
+            if leaving is None:
+                return None
+            choice = self._replace(executor, leaving, group.spec, group.worth, now_ns)
         if choice is None and only is None and len(victims) == len(executor.residency.models()):
             # Nobody has to be waited for: only prices may change, and they do so slowly.
             self._again_ns[executor.name] = again_ns = now_ns + self._settings.again_ns
@@ -238,6 +241,11 @@ class Placement:
         if victims is None:
             self._is_short = True
             return None
+        return self._replace(executor, victims, spec, worth, now_ns)
+
+    def _replace(
+        self, executor: ExecutorView, victims: list[ModelSpec], spec: ModelSpec, worth: float, now_ns: int
+    ) -> LoadModel | UnloadModel | None:
         if not victims:
             return LoadModel(executor=executor.name, model=spec.id)
         if worth < math.inf and worth <= sum(self._kept(victim, executor, now_ns) for victim in victims):
@@ -281,7 +289,7 @@ class Placement:
         lost_per_s = sum(self._demand.per_s(victim.id, now_ns) for victim in victims)
         if victims and best_per_s <= self._settings.exchange_ratio * lost_per_s:
             return None
-        return self._make_room(executor, best, math.inf, now_ns)
+        return self._replace(executor, victims, best, math.inf, now_ns)
 
     def _most_wanted(self, executor: ExecutorView) -> ModelSpec | None:
         keys = [

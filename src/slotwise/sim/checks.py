@@ -35,6 +35,8 @@ class Checks:
         self._last_id = -1
         self._running: dict[int, int] = {}
         self._books: dict[str, Residency] = {}
+        self._changed: dict[str, None] = {}
+        """The executors whose books this turn has changed; to hold all of them against the rules would take long."""
         self._sent: dict[str, dict[int, RunBatch]] = {}
         self._used: Counter[tuple[str, str]] = Counter()
         self.turns = 0
@@ -47,8 +49,10 @@ class Checks:
             self._take_event(event)
         for action in actions:
             self._take_action(action, now_ns)
-        for books in self._books.values():
-            books.check()
+        for executor in self._changed:
+            if executor in self._books:
+                self._books[executor].check()
+        self._changed.clear()
 
     def finish(self) -> None:
         """At the end of a run that was let go idle: nothing is left open and nothing under way."""
@@ -64,6 +68,7 @@ class Checks:
             self._models[event.spec.id] = event.spec
         elif type(event) is ExecutorUp:
             self._books[event.executor] = Residency(event.memory_bytes, event.page_bytes)
+            self._changed[event.executor] = None
             self._sent[event.executor] = {}
         elif type(event) is ExecutorLost:
             self._books.pop(event.executor, None)
@@ -74,9 +79,9 @@ class Checks:
             if event.batch_id in sent:
                 self._forget(sent.pop(event.batch_id))
         elif type(event) is Loaded and event.executor in self._books:
-            self._books[event.executor].end_load(event.model, event.load_id)
+            self._books_of(event.executor).end_load(event.model, event.load_id)
         elif type(event) is LoadFailed and event.executor in self._books:
-            self._books[event.executor].unload(event.model, event.load_id)
+            self._books_of(event.executor).unload(event.model, event.load_id)
 
     def _take_action(self, action: Action, now_ns: int) -> None:
         if type(action) is Reply:
@@ -86,14 +91,19 @@ class Checks:
         elif type(action) is RunBatch:
             self._take_run(action, now_ns)
         elif type(action) is Load:
-            self._books[action.executor].begin_load(
+            self._books_of(action.executor).begin_load(
                 action.model, self._models[action.model].profile.memory_bytes, action.load_id
             )
         elif type(action) is Unload:
             assert not self._used[action.executor, action.model], f"{action.model} was evicted while in use"
-            assert self._books[action.executor].unload(action.model, action.load_id), "unloaded what was not there"
+            assert self._books_of(action.executor).unload(action.model, action.load_id), "unloaded what was not there"
         elif type(action) is WakeAt:
             assert action.at_ns >= now_ns, "asked to be woken in the past"
+
+    def _books_of(self, executor: str) -> Residency:
+        """An executor's books, which the caller is about to change."""
+        self._changed[executor] = None
+        return self._books[executor]
 
     def _take_run(self, action: RunBatch, now_ns: int) -> None:
         books = self._books[action.executor]
