@@ -1,8 +1,6 @@
-"""The pure parts of a load: spreads, what is chosen and asked, the tally and the report of it, and two side by side."""
+"""The pure parts of a load: what is chosen and asked, the tally and the report of it, and two side by side."""
 
 from __future__ import annotations
-
-import random
 
 import msgspec
 import numpy as np
@@ -10,15 +8,15 @@ import pytest
 
 from slotwise.client import BadRequest, ServerFault
 from slotwise.client.pages import InputSpec, ServerModel
+from slotwise.facts.histogram import LogHistogram
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import MS, S
 from slotwise.load.ending import Ending, Sending
 from slotwise.load.inputs import Questions, Shape
 from slotwise.load.lines import Told
 from slotwise.load.plan import Closed, Formed, Steady, chosen, duration_ns, ends_when_spent, workload_of
-from slotwise.load.report import Facts, LoadReport, compared, count_rows, remarks, report_of
+from slotwise.load.report import Facts, LoadReport, compared, count_rows, quantiles, remarks, report_of
 from slotwise.load.sender import Run
-from slotwise.load.spread import Spread
 from slotwise.load.tally import Tally
 from slotwise.workload.form import WorkloadPart
 from slotwise.workload.values import Arrival, WorkloadError
@@ -33,40 +31,16 @@ def asked(model: str, rows: int = 1, slo_ns: int = S) -> Arrival:
     return Arrival(at_ns=0, model=model, slo_ns=slo_ns, rows=rows, priority=5)
 
 
-# Spreads.
-
-
-def test_quantiles_of_a_spread_are_right_to_half_a_percent_from_microseconds_to_minutes() -> None:
-    rng = random.Random(3)
-    spread, samples = Spread(), [int(10 ** rng.uniform(3, 11)) for _ in range(20_000)]
-    for sample in samples:
-        spread.add(sample)
-    samples.sort()
-    for share in (0.5, 0.9, 0.99, 0.999):
-        told = spread.quantile_ns(share)
-        assert told is not None
-        assert abs(told - samples[int(share * len(samples))]) <= 0.005 * told
-    assert (spread.count, spread.max_ns, spread.sum_ns) == (len(samples), samples[-1], sum(samples))
+# Times.
 
 
 def test_a_quantile_that_too_few_durations_tell_is_none() -> None:
-    spread = Spread()
-    assert spread.quantile_ns(0.5) is None
+    durations = LogHistogram()
+    assert quantiles(durations).p50 is None
     for _ in range(100):
-        spread.add(MS)
-    assert spread.quantile_ns(0.99) is not None
-    assert spread.quantile_ns(0.999) is None
-
-
-def test_spreads_that_are_merged_count_as_one() -> None:
-    one, other, both = Spread(), Spread(), Spread()
-    for number in range(200):
-        (one if number % 2 else other).add(number * MS)
-        both.add(number * MS)
-    one.merge(other)
-    shares = (0.5, 0.9, 0.99)
-    assert one.quantiles_ns(shares) == both.quantiles_ns(shares)
-    assert (one.count, one.max_ns, one.sum_ns) == (both.count, both.max_ns, both.sum_ns)
+        durations.add(MS)
+    assert quantiles(durations).p99 == pytest.approx(1.0)
+    assert quantiles(durations).p99_9 is None
 
 
 # What is asked of which models.

@@ -5,16 +5,16 @@ that metrics show; this one is for reports, of simulated and of live load.
 
 How it works: a duration below `2 * BUCKETS_PER_DOUBLING` nanoseconds has a bucket of its own. Above that each doubling
 has `BUCKETS_PER_DOUBLING` equal buckets, and a bucket stands for its middle, which no duration in it is further from
-than `ERROR_MAX`. Buckets are allocated up to the longest duration seen: 14 KB up to a second, 30 KB at the very most.
+than `ERROR_MAX`. Buckets are allocated up to the longest duration seen: 24 KB up to a second, 58 KB at the very most.
 """
 
 from __future__ import annotations
 
 from array import array
 
-BUCKETS_PER_DOUBLING = 64
+BUCKETS_PER_DOUBLING = 128
 ERROR_MAX = 1 / (2 * BUCKETS_PER_DOUBLING)
-"""How far a quantile may be from the duration that stands there, as a share of it: below 1%."""
+"""How far a quantile may be from the duration that stands there, as a share of it: below half a percent."""
 COUNT_TYPE = "Q"
 """Counts have 64 bits, unsigned."""
 

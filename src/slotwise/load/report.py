@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from slotwise.facts.histogram import LogHistogram
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending
 from slotwise.load.sender import Run
-from slotwise.load.spread import Spread
 from slotwise.load.tally import Part, Tally
+
+ABOVE_MIN = 0.5 - 1e-9
+"""So many durations are to be expected above a quantile, for it to be told; but for the rounding of shares."""
 
 TOTAL = "all"
 LAG_MS_WARNED = 5.0
@@ -130,19 +133,24 @@ def report_of(tally: Tally, run: Run, facts: Facts) -> LoadReport:
     )
 
 
-def quantiles(spread: Spread) -> Quantiles:
-    """A spread in numbers."""
-    found = spread.quantiles_ns((0.5, 0.9, 0.99, 0.999, 0.9999))
+def quantiles(durations: LogHistogram) -> Quantiles:
+    """How durations are spread, in numbers. A quantile that too few durations tell of is None."""
     return Quantiles(
-        count=spread.count,
-        mean=_ms(spread.mean_ns()),
-        p50=_ms(found[0.5]),
-        p90=_ms(found[0.9]),
-        p99=_ms(found[0.99]),
-        p99_9=_ms(found[0.999]),
-        p99_99=_ms(found[0.9999]),
-        max=_ms(spread.max_ns) if spread.count else None,
+        count=durations.count,
+        mean=_ms(durations.ns / durations.count) if durations.count else None,
+        p50=_quantile_ms(durations, 0.5),
+        p90=_quantile_ms(durations, 0.9),
+        p99=_quantile_ms(durations, 0.99),
+        p99_9=_quantile_ms(durations, 0.999),
+        p99_99=_quantile_ms(durations, 0.9999),
+        max=_ms(durations.ns_max) if durations.count else None,
     )
+
+
+def _quantile_ms(durations: LogHistogram, share: float) -> float | None:
+    """None where not even half of one is expected above it: nothing is known there but the longest."""
+    is_told = durations.count * (1 - share) >= ABOVE_MIN
+    return _ms(durations.quantile(share)) if is_told else None
 
 
 def headline(report: LoadReport) -> str:

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from slotwise.facts.histogram import LogHistogram
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending, Sending
 from slotwise.load.lines import Reply
-from slotwise.load.spread import Spread
 
 ERRORS_MAX = 64
 """Kinds of errors whose words are kept."""
@@ -38,9 +38,9 @@ class Part:
         self.sent = 0
         self.endings: Counter[Ending] = Counter()
         self.statuses: Counter[int] = Counter()
-        self.answers = Spread()
+        self.answers = LogHistogram()
         """From when a request was due until its answer was there, whether in time or not."""
-        self.refusals = Spread()
+        self.refusals = LogHistogram()
 
     def note(self, sending: Sending) -> None:
         """Count one in."""
@@ -70,9 +70,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
-        self.lag = Spread()
+        self.lag = LogHistogram()
         """How much later than due requests were sent, or began to wait: the client's own doing."""
-        self.waits = Spread()
+        self.waits = LogHistogram()
         """How long those waited that found no free connection, and were sent in the end."""
         self._words: dict[tuple[str, int], str] = {}
 
