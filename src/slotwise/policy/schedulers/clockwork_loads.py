@@ -181,10 +181,13 @@ class Loads:
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor has loaded nearly all that it was told to, if more could be loaded."""
-        if not self._cold:
-            return FOREVER_NS
-        rooms_ns = (site.tracker.room_ns(self._settings.ahead_ns) for site in self._sites.values())
-        return min((room_ns for room_ns in rooms_ns if room_ns > now_ns), default=FOREVER_NS)
+        due_ns, ahead_ns = FOREVER_NS, self._settings.ahead_ns
+        if self._cold:
+            for site in self._sites.values():
+                room_ns = site.tracker.room_ns(ahead_ns)
+                if now_ns < room_ns < due_ns:
+                    due_ns = room_ns
+        return due_ns
 
     def _make_room(self, load: LoadModel) -> LoadModel | UnloadModel | None:
         """Load, once the memory is free; evict until it is."""
