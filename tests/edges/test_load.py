@@ -257,6 +257,19 @@ def test_a_server_that_is_gone_leaves_requests_unanswered_and_a_reason() -> None
     asyncio.run(play())
 
 
+def test_a_server_that_closes_every_connection_at_once_leaves_requests_unanswered() -> None:
+    async def play() -> None:
+        listening = await asyncio.start_server(lambda _reader, writer: writer.close(), HOST, 0)
+        sender = sender_to(listening.sockets[0].getsockname()[1], lines=3, drain_s_max=0.2)
+        await sender.open()
+        played = await sender.record(Player([arrival(number * 10 * MS) for number in range(10)]), 150 * MS)
+        await sender.close()
+        listening.close()
+        assert [one.ending for one in played.sendings] == [Ending.UNANSWERED] * 10
+
+    asyncio.run(play())
+
+
 # What goes over the wire.
 
 
