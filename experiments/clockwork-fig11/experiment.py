@@ -194,7 +194,7 @@ def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
 def _linear(policy: str, rows: Sequence[Row]) -> list[Claim]:
     return [
         at_least(
-            f"fig11.{policy}.devices{row.devices}.goodput_share",
+            f"fig11.devices{row.devices}.goodput_share",
             row.goodput_per_s / row.offered_per_s,
             1.0,
             policy=policy,
@@ -208,7 +208,7 @@ def _linear(policy: str, rows: Sequence[Row]) -> list[Claim]:
 def _sustained(policy: str, rows: Sequence[Row]) -> list[Claim]:
     return [
         at_least(
-            f"fig11.{policy}.wall{devices}.kept_up_with_per_s",
+            f"fig11.wall{devices}.kept_up_with_per_s",
             max((row.goodput_per_s for row in rows if row.devices == devices and _keeps_up(row)), default=0.0),
             SUSTAINED_PER_S,
             policy=policy,
