@@ -226,7 +226,7 @@ def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
     found = {(row.form, row.policy, row.error, row.side): row for row in rows if row.batches}
     made: list[Claim] = []
     for form, policy in dict.fromkeys((row.form, row.policy) for row in rows if row.batches):
-        name = f"fig10.{form}.{policy}"
+        name = f"fig10.{form}"
         duration, completion = (_worse(found, form, policy, error) for error in (DURATION, COMPLETION))
         ratio = completion / duration
         made.append(

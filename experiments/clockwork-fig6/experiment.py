@@ -33,7 +33,9 @@ TENTH_MODELS, TENTH_LEAD_IN_S, TENTH_PAGES, TENTH_GROWTH_PER_S, TENTH_BUCKET_S =
 """A tenth of the models and of the memory, at the same rates; twelve wake up each second."""
 MINOR, MAJOR = "minor", "major"
 WINDOWS = 12
-"""Points at which we hold ours against Clockwork's, five minutes of the paper's hour each; the last is the end."""
+"""Points at which we hold ours against Clockwork's: five minutes of the paper's hour each."""
+END_ROWS = 10
+"""The end state is that of the last seconds, a hundred of the paper's hour."""
 END_PER_S, END_TOLERANCE_PER_S = 174.0, 5.0
 COLD_SHARE, COLD_TOLERANCE = 0.69, 0.03
 FULL_MINUTES, FULL_TOLERANCE = 3.5, 0.35
@@ -214,7 +216,7 @@ def _both(row: Row) -> float:
 
 
 def _end(rows: Sequence[Row]) -> Sequence[Row]:
-    return _window(rows, WINDOWS - 1)
+    return rows[-END_ROWS:]
 
 
 def _window(rows: Sequence[Row], window: int) -> Sequence[Row]:

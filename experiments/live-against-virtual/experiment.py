@@ -327,7 +327,7 @@ def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
 
 
 def _compared(row: Row, beside: Row) -> tuple[Claim, Claim]:
-    name, source = f"live.{row.executors}.{row.policy}.{row.workload}", "the same in virtual time"
+    name, source = f"live.{row.executors}.{row.workload}", "the same in virtual time"
     tolerance = GOODPUT_SHARE[row.executors] * beside.goodput_per_s
     apart = abs(_failed_share(row) - _failed_share(beside))
     return (

@@ -49,7 +49,7 @@ def expected(claim: Claim) -> str:
 
 def shown(number: float) -> str:
     """A number with as many digits as mean something."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _summary(one: Found, verdict: Verdict | None) -> str:
