@@ -1,4 +1,4 @@
-"""The grounds on which Clockwork's paper shows itself: many equal models, insistent clients, batch tenants, cold loads."""
+"""The grounds on which Clockwork's paper shows itself: equal models, insistent clients, batch tenants, cold loads."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Requests of one model and priority are a *kind*. For each kind the recent rate a
 answer really took are known, both forgetting exponentially. When together they exceed what the executors have,
 time has a price: the kinds are served in the order of what an answer is worth per nanosecond that it takes, until
 the time is used up (the greedy solution of the fractional knapsack, which is exact). The last kind served is
-served in part; those behind it are not.
+served in part; those behind it are not. Kinds that hardly differ stand together as one.
 
 Requests whose allowance is far longer than any rate is foreseen are kinds of their own, which come last and are always
 taken: they lose nothing by waiting for time that others leave, and are turned away only when their own deadlines

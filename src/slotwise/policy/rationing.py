@@ -2,7 +2,8 @@
 
 What `demand` leaves open is settled here, request by request, once it is known what place there would be: whoever makes
 a planned batch cheaper a row is taken on credit, and a slot of its own is given only where its batch has time to grow
-to the size that the demand would fill. No clock, no I/O.
+to the size that the demand would fill; beyond the share too, while the backlog is too short for batches to fill.
+No clock, no I/O.
 """
 
 from __future__ import annotations

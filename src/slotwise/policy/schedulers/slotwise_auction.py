@@ -6,9 +6,9 @@ nothing. It bids, together with all others for its model, whenever an executor c
 load begun then could serve it in time. A load is worth the requests that it serves, less what the executor's time
 costs, and what will be asked of the model later; it is made if that is more than what the models that make way are.
 
-Executor time has a price then: nothing where none is promised, little while the backlog is short, and the more the longer
-it is, up to what the best batches of all make of it. A request that does not pay that alone bids for company until the last instant. Such
-prices need no forecast: they settle where supply meets demand.
+Executor time has a price then: nothing where none is promised, little while the backlog is short, and the more the
+longer it is, up to what the best batches of all make of it. A request that does not pay that alone bids for company
+until the last instant. Such prices need no forecast: they settle where supply meets demand.
 """
 
 from __future__ import annotations
