@@ -30,8 +30,8 @@ PASSES = Path(__file__).with_name("passes.py")
 SHAPE = (1, 3, 128, 128)
 CHANNELS = (3, 16, 32, 64)
 ANSWERS = 10
-START_S = 3.0
-"""What processes are given to load the model before they all begin."""
+START_S = 0.5
+"""From when all are warm to when they begin."""
 CASE_S_MAX = 200.0
 ALONE = "alone"
 COMPETITORS = (2, 4, 8)
@@ -107,11 +107,21 @@ def run(case: Competition) -> list[Row]:
 def _measured(case: Competition, model: Path, folder: Path) -> NDArray[np.int64]:
     """When each pass began and what it took, of all competitors together."""
     processes, threads = (case.competitors, 1) if case.how == "processes" else (1, case.competitors)
-    begin_ns = time.monotonic_ns() + int(START_S * S)
     outs = [folder / f"{number}.times" for number in range(processes)]
-    shared = [str(part) for part in (model, max(cores.available()), threads, begin_ns, case.seconds, case.runs_max)]
-    running = [subprocess.Popen([sys.executable, str(PASSES), *shared, str(out)]) for out in outs]
-    statuses = [process.wait(CASE_S_MAX + 2 * START_S) for process in running]
+    shared = [str(part) for part in (model, max(cores.available()), threads, case.seconds, case.runs_max)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(PASSES), *shared, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for out in outs
+    ]
+    for process in running:
+        process.stdout.readline()
+    begin_ns = time.monotonic_ns() + int(START_S * S)
+    for process in running:
+        process.stdin.write(f"{begin_ns}\n")
+        process.stdin.flush()
+    statuses = [process.wait(2 * CASE_S_MAX) for process in running]
     assert not any(statuses), f"{PASSES.name} ended with {statuses}"
     return np.concatenate([np.fromfile(out, np.int64) for out in outs]).reshape(-1, 2)
 

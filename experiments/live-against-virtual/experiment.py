@@ -30,9 +30,11 @@ from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.laboratory.live import NETWORK_NS, ZOO, Act, Live, batches, live, read_actions, read_specs, some_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_most, near
-from slotwise.laboratory.virtual import WARM_UP_NS, Stretch, Watch, play
+from slotwise.laboratory.virtual import COOL_DOWN_NS, WARM_UP_NS, Stretch, Watch
 from slotwise.load.ending import Ending
+from slotwise.policy.presets import build_controller
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
+from slotwise.sim.world import World
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.mixes import Share, mix
 from slotwise.workload.player import Player
@@ -114,11 +116,11 @@ def run(case: Comparison) -> list[Row]:
         folder = Path(name)
         acts = asyncio.run(_real(case, folder) if case.executors == REAL else _emulated(case, folder))
         truth = _truth(folder, next(iter(acts.values())).began_ns)
-    rows = []
-    for called, act in acts.items():
-        rows.append(_live_row(case, called, act))
-        rows.append(_virtual_row(case, called, truth, act.workload))
-    return rows
+    played = {called: _live_row(case, called, act) for called, act in acts.items()}
+    first = next(iter(acts))
+    way_ms = played[first].ms_p50 - _virtual(case, truth, acts)[first].ms_p50
+    simulated = _virtual(case, truth, acts, way_ns=max(0, int(way_ms * MS)))
+    return [row for called in acts for row in (played[called], simulated[called])]
 
 
 async def _real(case: Comparison, folder: Path) -> dict[str, Act]:
@@ -230,8 +232,30 @@ def _live_row(case: Comparison, called: str, act: Act) -> Row:
     )
 
 
-def _virtual_row(case: Comparison, called: str, truth: Truth, workload: Workload) -> Row:
-    found = _simulated(case, truth, workload)
+def _virtual(case: Comparison, truth: Truth, acts: Mapping[str, Act], way_ns: int = 0) -> dict[str, Row]:
+    """The workloads in one world, each as long after the first as the server was asked it."""
+    first_ns, length_ns = next(iter(acts.values())).began_ns, int(case.seconds * S)
+    begins_ns = [WARM_UP_NS + act.began_ns - first_ns for act in acts.values()]
+    watch = Watch([at_ns for begin_ns in begins_ns for at_ns in (begin_ns, begin_ns + length_ns)])
+    world = World(
+        controller=build_controller(case.policy),
+        models=truth.models,
+        fleet=FleetSettings(
+            slices=tuple(SimSlice(executor=f"executor{index}") for index in range(truth.executors)),
+            link_ns=truth.link_ns,
+            noise=Noise(spread=truth.spread),
+        ),
+        seed=SEED,
+        recorders=(watch,),
+    )
+    for begin_ns, act in zip(begins_ns, acts.values(), strict=True):
+        world.play(_player(act.workload, way_ns), begin_ns)
+    world.run(begins_ns[-1] + length_ns + COOL_DOWN_NS)
+    found = {stretch.index: stretch for stretch in watch.stretches()}
+    return {called: _virtual_row(case, called, found[2 * place]) for place, called in enumerate(acts)}
+
+
+def _virtual_row(case: Comparison, called: str, found: Stretch) -> Row:
     return Row(
         executors=case.executors,
         policy=case.policy,
@@ -249,30 +273,19 @@ def _virtual_row(case: Comparison, called: str, truth: Truth, workload: Workload
     )
 
 
-def _simulated(case: Comparison, truth: Truth, workload: Workload) -> Stretch:
-    """The workload in virtual time."""
-    watch = Watch([WARM_UP_NS, WARM_UP_NS + int(case.seconds * S)])
-    play(
-        policy=case.policy,
-        models=truth.models,
-        fleet=FleetSettings(
-            slices=tuple(SimSlice(executor=f"executor{index}") for index in range(truth.executors)),
-            link_ns=truth.link_ns,
-            noise=Noise(spread=truth.spread),
-        ),
-        player=_player(workload),
-        seconds=case.seconds,
-        watch=watch,
-    )
-    (found,) = watch.stretches()
-    return found
+def _player(workload: Workload, way_ns: int) -> Player:
+    """The very requests that the server was asked, as it was told them: without the time that the network is given.
 
-
-def _player(workload: Workload) -> Player:
-    """The very requests that the server was asked, as it was told them: without the time that the network is given."""
+    Clients pause for the way there and back, too.
+    """
     coming = (replace(one, model=f"{one.model}/1", slo_ns=one.slo_ns - NETWORK_NS) for one in arrivals(workload))
     clients = [
-        replace(part, models=tuple(f"{name}/1" for name in part.models), slo_ns=part.slo_ns - NETWORK_NS)
+        replace(
+            part,
+            models=tuple(f"{name}/1" for name in part.models),
+            slo_ns=part.slo_ns - NETWORK_NS,
+            pause_ns=part.pause_ns + way_ns,
+        )
         for part in workload.clients
     ]
     return Player(coming, clients, end_ns=int(workload.duration_s * S), seed=workload.seed)
@@ -314,7 +327,7 @@ def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
 
 
 def _compared(row: Row, beside: Row) -> tuple[Claim, Claim]:
-    name, source = f"live.{row.executors}.{row.policy}.{row.workload}", "the same in virtual time"
+    name, source = f"live.{row.executors}.{row.workload}", "the same in virtual time"
     tolerance = GOODPUT_SHARE[row.executors] * beside.goodput_per_s
     apart = abs(_failed_share(row) - _failed_share(beside))
     return (

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotwise.client import Ending, Played, Sending
 from slotwise.demo.load import Act, Kill
 from slotwise.demo.mix import Exhibit, exhibits, is_as_expected, shares
 from slotwise.demo.report import PhaseReport, Report, phase_report, verdict
 from slotwise.demo.server import DemoError, session_pids
 from slotwise.facts.units import MS, S
+from slotwise.load.ending import Ending, Sending
+from slotwise.load.sender import Played
 from tests.conftest import WaitUntil
 from tests.edges.repositories import multiplier
 

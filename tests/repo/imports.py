@@ -61,6 +61,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "slotwise.edges.plots",
     ),
     "slotwise.explain": ("slotwise.facts", "slotwise.engine.journal", "slotwise.engine.timeline"),
+    "slotwise.recording": ("slotwise.facts", "slotwise.engine.timeline", "slotwise.workload"),
     "slotwise.top": ("slotwise.facts", "slotwise.edges.metrics"),
     "slotwise.config": ("slotwise.edges", "slotwise.policy.controller", "slotwise.pipelines.deadlines"),
     "slotwise.executors": (
@@ -171,7 +172,9 @@ HOMES: dict[str, tuple[str, ...]] = {
         "slotwise.app",
         "slotwise.config",
         "slotwise.laboratory",
+        "slotwise.cli",
         "slotwise.measuring",
+        "slotwise.recording",
         "slotwise.simulation",
         "slotwise.terminal",
         "slotwise.workload",

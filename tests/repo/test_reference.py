@@ -18,6 +18,8 @@ from slotwise.facts.types import Reason
 from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.policy.view import TRANSITIONS, TicketState
 from slotwise.simulation import FleetPart, ModelPart, PipelinePart, Spec
+from slotwise.workload.form import ClientsPart, PhasePart, RampPart, StreamPart, WorkloadPart
+from slotwise.workload.named import NAMED, wants_of
 from tests.repo.cli import read_commands
 from tests.repo.tree import ROOT
 
@@ -89,6 +91,19 @@ def test_every_key_of_a_simulation_stands_in_the_reference() -> None:
         if name not in FILE_ONLY
     ]
     assert unnamed(names, section("reference.md", "## The file of a simulation")) == []
+
+
+def test_every_workload_by_name_stands_with_the_models_that_it_wants() -> None:
+    rows = section("workloads.md", "## By name")
+    for name in NAMED:
+        wanted = f"{sum(want.copies for want in wants_of(name)):,}"
+        assert re.search(rf"^\| .*`{re.escape(name)}`.* \| .*\b{wanted}\b.* \|$", rows, re.MULTILINE), name
+
+
+def test_every_key_of_a_workload_in_a_file_stands_in_its_page() -> None:
+    parts = (WorkloadPart, StreamPart, ClientsPart, PhasePart, RampPart)
+    names = [name for part in parts for name in part.__struct_fields__]
+    assert unnamed(names, section("workloads.md", "## In a file")) == []
 
 
 def test_every_parameter_of_an_answer_stands_in_the_reference() -> None:

@@ -99,17 +99,17 @@ def test_a_replay_of_ten_minutes_keeps_to_counts_times_scale_within_two_percent(
     trace = read_calls(list(written_calls(stand_in(300, seed=3))), "d01.csv")
     models = [f"m{index}" for index in range(12)]
     counts = model_counts(trace, 12, mapping=FunctionMapping.SHUFFLED, seed=1)
-    streams = replayed(counts, models, slo_ns=S, scale=20.0, seconds=600.0)
+    streams = replayed(counts, models, slo_ns=S, scale=8.0, seconds=600.0)
     asked = list(arrivals(Workload(streams=streams, phases=(), seed=1)))
-    expected = trace.counts[:, :10].sum() * 20.0
+    expected = trace.counts[:, :10].sum() * 8.0
     assert len(asked) == pytest.approx(expected, rel=0.02)
     minutes = Counter(arrival.at_ns // (60 * S) for arrival in asked)
     assert [minutes[minute] for minute in range(10)] == pytest.approx(
-        (trace.counts[:, :10].sum(axis=0) * 20.0).tolist(), rel=0.02
+        (trace.counts[:, :10].sum(axis=0) * 8.0).tolist(), rel=0.02
     )
     by_model = Counter(arrival.model for arrival in asked)
     for model, row in zip(models, counts, strict=True):
-        sum_of = row[:10].sum() * 20.0
+        sum_of = row[:10].sum() * 8.0
         assert abs(by_model[model] - sum_of) <= max(0.02 * sum_of, 5 * sum_of**0.5)
 
 

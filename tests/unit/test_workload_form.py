@@ -100,6 +100,13 @@ def test_counts_of_a_trace_are_replayed_interval_by_interval() -> None:
     assert [counts[interval] for interval in range(4)] == pytest.approx([1000, 0, 4000, 0], rel=0.1)
 
 
+def test_a_ramp_multiplies_what_a_trace_counts() -> None:
+    ramp = "ramp = { of = 'rate', start = 1, end = 2, change = 2, period_s = 3 }"
+    text = f"{ramp}\n[[streams]]\nmodels = ['a']\nslo_ms = 1\ncounts = [2, 4, 6]\ninterval_s = 2"
+    phases = made_of(text).workload.streams[0].phases
+    assert [(phase.duration_s, phase.scale) for phase in phases] == [(2, 1), (1, 2), (1, 4), (2, 6)]
+
+
 def test_a_record_is_replayed_under_the_names_that_hold_here() -> None:
     original = list(arrivals(made_of("seconds = 3\n[[streams]]\nmodels = ['*']\nslo_ms = 5\nrate_per_s = 90").workload))
     files = {"old.csv": list(written(original))}

@@ -97,9 +97,13 @@ def test_too_few_models_are_an_error_that_says_how_many_it_wants() -> None:
     ("name", "given", "told"),
     [
         ("simpel", {}, r"there is no workload 'simpel'; did you mean simple\? there are simple, "),
-        ("simple", {"copeis": 1}, r"no parameter 'copeis'; did you mean copies\? it has slo_ms, "),
-        ("simple", {"copies": "few"}, r"parameter copies of simple is 'few'; it must be a whole number from 1 to "),
-        ("simple", {"copies": 0}, "parameter copies of simple is 0; it must be a whole number from 1"),
+        ("simple", {"copeis": 1}, r"no parameter 'copeis'; did you mean copies\? it has pause_ms, "),
+        (
+            "simple",
+            {"copies": "few"},
+            r"parameter copies of simple is 'few'; it must be a whole number 1 or above, 100,000 at ",
+        ),
+        ("simple", {"copies": 0}, "parameter copies of simple is 0; it must be a whole number 1 or above"),
         ("simple", {"copies": "1.5"}, "must be a whole number"),
         ("simple", {"slo_ms": "nan"}, "parameter slo_ms of simple is 'nan'; it must be a number above 0"),
         ("simple", {"slo_ms": 0}, "must be a number above 0"),
@@ -108,6 +112,8 @@ def test_too_few_models_are_an_error_that_says_how_many_it_wants() -> None:
         ("slo-exp-1", {"factor": 0.5}, "steps from 1 to 100 by mul 0.5 never come there"),
         ("slo-exp-1", {"op": "add", "factor": 1e-6}, "over 100000 steps"),
         ("simple-parametric", {"clients": 13}, "13 clients for 12 copies"),
+        ("simple-slo-factor", {"period_s": 1e-9}, "has over 100000 steps; make period_s longer"),
+        ("azure", {"functions": 20, "interval_s": 1e-6}, "over 100000 intervals of 1e-06 s"),
     ],
 )
 def test_what_cannot_be_is_named_with_what_is_allowed(name: str, given: dict[str, str | float], told: str) -> None:
@@ -149,18 +155,19 @@ def test_slos_of_simple_slo_factor_grow_and_toggle() -> None:
 
 
 def test_the_major_models_of_figure_6_wake_up_one_after_the_other_and_share_one_rate() -> None:
-    built = build("bursty_experiment", {"copies": 20, "lead_in_s": 10, "growth_per_s": 0.1})
+    given = {"copies": 20, "lead_in_s": 10, "growth_per_s": 0.1, "major_per_s": 200, "minor_per_s": 50}
+    built = build("bursty_experiment", given)
     assert built.wants == (("resnet50", 21),)
     assert built.workload.duration_s == pytest.approx(210)
     asked = arrivals_until(built, 211)
     minor, *major = built.models
     first_s = {arrival.model: arrival.at_ns / S for arrival in reversed(asked)}
-    assert all(10 + 10 * index <= first_s[model] < 11 + 10 * index for index, model in enumerate(major))
+    assert all(10 + 10 * index <= first_s[model] < 13 + 10 * index for index, model in enumerate(major))
     counts = Counter(arrival.model == minor for arrival in asked)
-    assert counts[False] == pytest.approx(200 * 1000, rel=0.02)
-    assert counts[True] == pytest.approx(210 * 200, rel=0.02)
+    assert counts[False] == pytest.approx(200 * 200, rel=0.02)
+    assert counts[True] == pytest.approx(210 * 50, rel=0.03)
     last = Counter(arrival.model for arrival in asked if arrival.at_ns > 200 * S)
-    assert all(last[model] == pytest.approx(10 * 50, rel=0.2) for model in major)
+    assert all(last[model] == pytest.approx(10 * 10, rel=0.4) for model in major)
 
 
 def test_figure_7_raises_slos_from_the_model_s_own_time_by_half_each_30_seconds() -> None:

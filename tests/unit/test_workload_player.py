@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from slotwise.facts.units import MS, S
 from slotwise.workload.player import Asking, Player, player_of
-from slotwise.workload.values import Bursty, Clients, Fixed, Phase, Stream, Workload
+from slotwise.workload.values import Bursty, Clients, Fixed, Phase, Stream, Workload, WorkloadError
 
 
 def workload(*clients: Clients, streams: tuple[Stream, ...] = (), seconds: float = 1.0, seed: int = 1) -> Workload:
@@ -59,6 +61,27 @@ def test_clients_ask_in_bursts_alone() -> None:
     clients = Clients(models=("a",), concurrency=1, slo_ns=S, bursts=bursts)
     asked = played(player_of(workload(clients, seconds=2_000.0)), takes_ns=100 * MS)
     assert 0.2 < len(asked) / 20_000 < 0.3
+
+
+def test_sets_of_clients_do_not_burst_in_step() -> None:
+    bursts = Bursty(mean_burst_s=1.0, mean_idle_s=3.0)
+    sets = [Clients(models=(f"m{index}",), concurrency=1, slo_ns=S, bursts=bursts) for index in range(200)]
+    asked = played(player_of(workload(*sets, seconds=0.1)), takes_ns=S)
+    assert 30 < len(asked) < 70, "a quarter of them are in a burst as it begins"
+
+
+def test_slos_of_clients_change_by_phases_of_their_own_and_stay_after_the_last() -> None:
+    phases = (Phase(duration_s=1.0), Phase(duration_s=1.0, slo_scale=3.0))
+    clients = Clients(models=("a",), concurrency=1, slo_ns=10 * MS, phases=phases)
+    player = player_of(workload(clients, seconds=4.0))
+    slos_ms = []
+    while (at_ns := player.due_ns()) is not None:
+        asking = player.take()
+        slos_ms.append(asking.arrival.slo_ns // MS)
+        player.answered(asking, at_ns + S // 2)
+    assert slos_ms == [10, 10, 30, 30, 30, 30, 30, 30]
+    with pytest.raises(WorkloadError, match="clients have no rate"):
+        Clients(models=("a",), concurrency=1, slo_ns=S, phases=(Phase(duration_s=1.0, scale=2.0),))
 
 
 def test_a_stream_goes_on_whatever_clients_wait_for() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from slotwise import __version__
-from slotwise.cli import experiments, laboratory, load, looking, models, serving, showing
+from slotwise.cli import experiments, laboratory, load, looking, models, serving, showing, workloads
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,7 @@ for part in (serving, models, load, laboratory, showing, looking):
     app.add_typer(part.commands)
 app.add_typer(models.zoo, name="zoo")
 app.add_typer(experiments.experiment, name="experiment")
+app.add_typer(workloads.commands, name="workload")
 
 
 def main() -> None:

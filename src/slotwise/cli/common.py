@@ -22,6 +22,7 @@ from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.terminal import (
     writable,
 )
+from slotwise.workload.values import WorkloadError
 
 WRONG = (configs.ConfigError, PresetError, TlsError, AccessError, ModelError, ZooError, JournalError, OSError)
 FAILED = (FleetError, GrpcDoorError, ClientError, tops.NoServer)
@@ -44,6 +45,14 @@ def cores_of(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no list of cores; write them as 0,1,2") from error
+
+
+def parameter_of(text: str) -> tuple[str, str]:
+    """What `--set` gives: a name, and what it is set to. Raises WorkloadError."""
+    name, sign, given = text.partition("=")
+    if not sign:
+        raise WorkloadError(f"--set {text} is no parameter; write name=value")
+    return name, given
 
 
 def nodes_of(token_file: Path | None, addresses: list[str] | None, only: bool) -> dict[str, object] | None:

@@ -14,12 +14,14 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slotwise import config as configs
-from slotwise.cli.common import FAILED, WRONG, Json
+from slotwise.cli.common import FAILED, WRONG, Json, parameter_of
 from slotwise.client import AddressError, BadRequest
 from slotwise.facts.units import MS
 from slotwise.load import report as reports
-from slotwise.load.plan import Closed, Formed, Steady, Wanted
-from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, SECONDS, Look, Prepared, Settings, Watcher, play
+from slotwise.load.inputs import Shape
+from slotwise.load.loop import exact_loop
+from slotwise.load.plan import SECONDS, Closed, Formed, Steady, Wanted
+from slotwise.load.run import ANSWER_S_MAX, MARGIN_NS, Look, Prepared, Settings, Watcher, play
 from slotwise.load.sender import LINES
 from slotwise.load.ways import PAGES_URL, Server
 from slotwise.terminal import RUN_FAILED, console, print_table, say, stop_when_told, told_errors, writable, write_json
@@ -40,6 +42,7 @@ def load(
     rate: Annotated[float | None, typer.Option(help="Requests a second in all, open loop.")] = None,
     even: Annotated[bool, typer.Option("--even", help="With --rate: equal gaps, not Poisson arrivals.")] = False,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Clients that ask in a closed loop.")] = None,
+    heed: Annotated[bool, typer.Option("--heed", help="Clients come again when a refusal says, not at once.")] = False,
     requests: Annotated[int | None, typer.Option(min=1, help="With --concurrency: end after so many.")] = None,
     workload: Annotated[str | None, typer.Option(help="Name of a workload, or a .toml or .csv file.")] = None,
     parameters: Annotated[list[str] | None, typer.Option("--set", help="Parameter of it, as name=value.")] = None,
@@ -49,7 +52,7 @@ def load(
         int | None, typer.Option(min=1, help=f"Requests under way at once. [{LINES}, or each client's]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same requests.")] = 1,
-    shape: Annotated[list[str] | None, typer.Option(help="Shape of an input that varies, as INPUT=1,128.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="Shape of an input, as INPUT=1,128; it may vary.")] = None,
     margin_ms: Annotated[float, typer.Option(min=0, help="The server is told so much less.")] = MARGIN_NS / MS,
     answer_s: Annotated[float, typer.Option(min=0.001, help="Without a reply by then: unanswered.")] = ANSWER_S_MAX,
     call_deadlines: Annotated[
@@ -66,9 +69,9 @@ def load(
     json: Json = None,
 ) -> None:
     """Ask a live server what a workload asks, open loop or closed, and tell what came of it."""
-    with told_errors(*WRONG, WorkloadError, AddressError, BadRequest, ValueError, failed=FAILED):
+    with told_errors(*WRONG, WorkloadError, AddressError, BadRequest, ValueError, failed=(*FAILED, Ended)):
         before = None if compare is None else _read_report(compare)
-        wanted = _wanted(rate, even, concurrency, requests, workload, parameters or [])
+        wanted = _wanted(rate, even, concurrency, heed, requests, workload, parameters or [])
         settings = Settings(
             server=Server(url=url, pages_url=pages, token=token, ca_file=ca_file, has_call_deadlines=call_deadlines),
             models=tuple(model or ()),
@@ -80,7 +83,8 @@ def load(
             margin_ns=int(margin_ms * MS),
             answer_s_max=answer_s,
         )
-        report = asyncio.run(_played(settings, wanted, record, summary_s))
+        with asyncio.Runner(loop_factory=exact_loop) as runner:
+            report = runner.run(_played(settings, wanted, record, summary_s))
     _print(report, before)
     write_json(json, report)
     if report.total.unanswered:
@@ -93,7 +97,14 @@ async def _played(settings: Settings, wanted: Wanted, record: Path | None, summa
     assert task is not None, "runs in a task"
     stop_when_told(stopped, at_eof=False, hurry=lambda: _cancel(task))
     with _watcher(summary_s) as watcher, record.open("w") if record else nullcontext() as file:
-        return await play(settings, wanted, watcher, stopped, file)
+        try:
+            return await play(settings, wanted, watcher, stopped, file)
+        except asyncio.CancelledError as error:
+            raise Ended("ended before there was a report") from error
+
+
+class Ended(Exception):
+    """Told twice to stop."""
 
 
 def _cancel(task: asyncio.Task[Any]) -> None:
@@ -105,6 +116,7 @@ def _wanted(
     rate: float | None,
     even: bool,
     concurrency: int | None,
+    heed: bool,
     requests: int | None,
     workload: str | None,
     parameters: Sequence[str],
@@ -113,11 +125,11 @@ def _wanted(
     if [rate, concurrency, workload].count(None) != 2:
         raise configs.ConfigError("say what to ask: one of --rate 100, --concurrency 16, --workload NAME or FILE")
     if workload is not None:
-        return _formed(workload, dict(map(_parameter, parameters)))
+        return _formed(workload, dict(map(parameter_of, parameters)))
     if parameters:
         raise configs.ConfigError("--set is for the parameters of a --workload")
     if concurrency is not None:
-        return Closed(concurrency=concurrency, requests_max=requests)
+        return Closed(concurrency=concurrency, requests_max=requests, heeds_retry_after=heed)
     assert rate is not None, "one of the three is given"
     if requests is not None:
         raise configs.ConfigError("--requests is for --concurrency; a --rate ends after --seconds")
@@ -125,7 +137,10 @@ def _wanted(
 
 
 def _formed(name: str, parameters: dict[str, str]) -> Formed:
-    """A workload by its name, or from a file; parameters that are given go before those of the file."""
+    """A workload by its name, or from a file; parameters that are given go before those of the file.
+
+    A file is a workload's own, or has it in a table `workload`, as that of a simulation does.
+    """
     path = Path(name)
     if path.suffix == RECORD_SUFFIX:
         return Formed(form=WorkloadPart(recorded=path.name), lines=_reader(path.parent))
@@ -136,8 +151,9 @@ def _formed(name: str, parameters: dict[str, str]) -> Formed:
             )
         return Formed(form=WorkloadPart(name=name, parameters=dict(parameters)), lines=_reader(path.parent))
     try:
-        form = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), WorkloadPart)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        form = msgspec.convert(document.get("workload", document), WorkloadPart)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise configs.ConfigError(f"{path}: {error}") from error
     return Formed(
         form=msgspec.structs.replace(form, parameters={**form.parameters, **parameters}), lines=_reader(path.parent)
@@ -154,22 +170,17 @@ def _reader(folder: Path) -> Callable[[str], Iterable[str]]:
     return lines
 
 
-def _parameter(text: str) -> tuple[str, str]:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise configs.ConfigError(f"--set {text} is no parameter; write name=value")
-    return name, given
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition("=")
+def _shape(text: str) -> tuple[str, Shape]:
+    name, _, told = text.rpartition("=")
+    sizes, _, datatype = told.partition(":")
     try:
         given = tuple(int(size) for size in sizes.split(","))
     except ValueError:
         given = ()
     if not name or not given or min(given) < 0:
-        raise configs.ConfigError(f"--shape {text} is no shape; write INPUT=1,128 or MODEL:INPUT=1,128")
-    return name, given
+        forms = "INPUT=1,128, MODEL:INPUT=1,128 or INPUT=1,128:FP32"
+        raise configs.ConfigError(f"--shape {text} is no shape; write {forms}")
+    return name, Shape(sizes=given, datatype=datatype)
 
 
 def _read_report(path: Path) -> reports.LoadReport:
@@ -219,8 +230,9 @@ def _look_line(how: Look) -> str:
 
 
 def _print(report: reports.LoadReport, before: reports.LoadReport | None) -> None:
-    title = f"{report.workload}: {report.total.goodput_per_s:.1f} answers a second in time, {report.seconds:g} s"
-    print_table(title, reports.COLUMNS, reports.rows(report))
+    print(reports.headline(report))
+    print_table("how requests ended", reports.COUNTS, reports.count_rows(report))
+    print_table("times, from when a request was due", reports.TIMES, reports.time_rows(report))
     print(reports.client_line(report))
     if before is not None:
         print_table("beside the earlier run", reports.COMPARED, reports.compared(before, report))

@@ -7,6 +7,7 @@
     local       LocalClient: the same over a server's local socket, with arrays in shared memory
     asynchronous  AsyncLocalClient: that, within an event loop
     conversation, sharing   what both say, and the memory that they share with the server
+    pages       what a server says of its models
     connection  one HTTP connection, by callbacks      wire    requests and answers as bytes, pure
     address     where a server is, and when to try again   question   what is asked, and how it ends
     errors      what a question that got no answer raises

@@ -14,8 +14,8 @@ from slotwise.facts.value import value
 from slotwise.laboratory.values import LaboratoryError
 from slotwise.simulation.models import copies
 from slotwise.simulation.profiles import shipped_profile
-from slotwise.workload.azure import Trace, read_calls
-from slotwise.workload.named import build, names_for, wants_of
+from slotwise.workload.azure import MINUTES, Trace, read_calls
+from slotwise.workload.named import Given, build, names_for, wants_of
 from slotwise.workload.replay import MINUTE_S
 from slotwise.workload.synthetic import stand_in
 from slotwise.workload.values import Workload
@@ -44,7 +44,7 @@ def day(*, models: int, rate_per_s: float, seconds: float, file: str = "", slo_m
     """
     functions = models * PAPER_FUNCTIONS // PAPER_MODELS
     trace = _read(file) if file else stand_in(functions, TRACE_SEED)
-    given = {
+    given: Given = {
         "models": models,
         "mapping": "sorted",
         "seconds": seconds,
@@ -77,7 +77,7 @@ def _read(file: str) -> Trace:
 
 def _rate_per_s(trace: Trace, seconds: float) -> float:
     """The mean rate of a trace's first part, in whole minutes."""
-    minutes = max(1, min(trace.counts.shape[1], round(seconds / MINUTE_S)))
+    minutes = max(1, min(MINUTES, round(seconds / MINUTE_S)))
     return float(trace.counts[:, :minutes].sum()) / (minutes * MINUTE_S)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 import grpc
 
 from slotwise.client.address import GrpcAddress
+from slotwise.client.errors import ConnectionLost, Refused
 from slotwise.client.grpc import METHOD, channel_of, connect, encode, error_of, metadata_of, target_of
 from slotwise.client.question import Question
 from slotwise.facts.value import value
@@ -60,23 +62,31 @@ class GrpcWay:
         for lost in [link for link in self._links if not link.is_open]:
             del self._links[lost]
             await lost.close()
-        while len(made) < count:
-            link = next((one for one, taken in self._links.items() if taken < LINES_PER_CHANNEL), None)
-            if link is None:
-                link = _Link(
-                    channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file),
-                    self._target,
-                    self._metadata,
-                )
-                await link.open()
-            self._links[link] += 1
-            made.append(GrpcLine(link, self._put_back))
+        try:
+            while len(made) < count:
+                link = await self._link()
+                self._links[link] += 1
+                made.append(GrpcLine(link, self._put_back))
+        except BaseException:
+            for line in made:
+                line.close()
+            raise
         return made
 
     async def close(self) -> None:
         """Close every channel."""
         for link in self._links:
             await link.close()
+
+    async def _link(self) -> _Link:
+        """A channel with a place left; a new one if need be."""
+        for link, taken in self._links.items():
+            if taken < LINES_PER_CHANNEL:
+                return link
+        channel = channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file)
+        link = _Link(channel, self._target, self._metadata)
+        await link.open()
+        return link
 
     def _put_back(self, link: _Link) -> None:
         self._links[link] -= 1
@@ -114,10 +124,17 @@ class _Link:
         try:
             await self._call(message.data, timeout=message.deadline_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            reply = reply_of(error_of(self._target, error))
-            self.is_open = self.is_open and reply is not None
-            return reply
+            return self._reply_to(error)
         return ANSWERED
+
+    def _reply_to(self, error: grpc.aio.AioRpcError) -> Reply | None:
+        told = error_of(self._target, error)
+        if isinstance(told, ConnectionLost) and self._channel.get_state() is grpc.ChannelConnectivity.READY:
+            # Both a server that is full and a lost connection say that it is unavailable; here the connection stands.
+            told = Refused(error.details() or "unavailable", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        reply = reply_of(told)
+        self.is_open = self.is_open and reply is not None
+        return reply
 
 
 class GrpcLine:

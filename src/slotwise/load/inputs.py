@@ -21,8 +21,18 @@ from slotwise.workload.values import Arrival
 VARYING_SIZE = 1
 """What a dimension that varies measures, the rows apart, unless a shape is given."""
 BYTES = "BYTES"
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes that were given, by input, or by MODEL:INPUT where only that model's is meant."""
+
+
+@value
+class Shape:
+    """A shape that was given. With a `datatype` it makes an input of a model whose server tells of none."""
+
+    sizes: tuple[int, ...]
+    datatype: str = ""
+
+
+Shapes = Mapping[str, Shape]
+"""By input, or by MODEL:INPUT where only that model's is meant."""
 
 
 @value
@@ -39,18 +49,18 @@ class Questions:
     """What is asked for an arrival. `margin_ns` is what the server is told less than the client allows."""
 
     def __init__(self, models: Sequence[ServerModel], shapes: Shapes, *, seed: int, margin_ns: int) -> None:
-        self._models = {model.name: model for model in models}
         self._shapes = shapes
+        self._inputs = {model.name: model.inputs or self._declared(model.name) for model in models}
         self._seed = seed
         self._margin_ns = margin_ns
         self._made: dict[tuple[str, tuple[int, ...]], Array] = {}
 
     def of(self, arrival: Arrival) -> Question:
         """A question. Raises BadRequest for rows or inputs that the model cannot have."""
-        model = self._models[arrival.model]
+        model = arrival.model
         return Question(
-            model=model.name,
-            inputs={spec.name: self._array(model.name, spec, arrival.rows) for spec in model.inputs},
+            model=model,
+            inputs={spec.name: self._array(model, spec, arrival.rows) for spec in self._inputs[model]},
             timeout_us=self._timeout_us(arrival.slo_ns),
             priority=None if arrival.priority == PRIORITY_DEFAULT else arrival.priority,
         )
@@ -58,11 +68,20 @@ class Questions:
     def taken(self) -> list[Taken]:
         """Where the server leaves a shape open, for one row: what was taken."""
         return [
-            Taken(model=model.name, input=spec.name, told=spec.shape, taken=self._shape(model.name, spec, 1))
-            for model in self._models.values()
-            for spec in model.inputs
+            Taken(model=model, input=spec.name, told=spec.shape, taken=self._shape(model, spec, 1))
+            for model, specs in self._inputs.items()
+            for spec in specs
             if any(size < 0 for size in spec.shape[1:])
         ]
+
+    def _declared(self, model: str) -> tuple[InputSpec, ...]:
+        """The inputs of a model whose server tells of none. Raises BadRequest where they were not given either."""
+        given = {name.removeprefix(f"{model}:"): shape for name, shape in self._shapes.items() if shape.datatype}
+        if not given:
+            raise BadRequest(f"the server does not tell what {model} takes; name its inputs as --shape x=1,64:FP32")
+        return tuple(
+            InputSpec(name, shape.datatype, (-1, *shape.sizes[1:])) for name, shape in given.items() if ":" not in name
+        )
 
     def _timeout_us(self, slo_ns: int) -> int | None:
         """What the server is told; half of the time at least, and nothing where there is no deadline."""
@@ -79,7 +98,7 @@ class Questions:
 
     def _shape(self, model: str, spec: InputSpec, rows: int) -> tuple[int, ...]:
         given = self._shapes.get(f"{model}:{spec.name}", self._shapes.get(spec.name))
-        sizes = [VARYING_SIZE if size < 0 else size for size in spec.shape] if given is None else list(given)
+        sizes = [VARYING_SIZE if size < 0 else size for size in spec.shape] if given is None else list(given.sizes)
         if len(sizes) != len(spec.shape) or any(a != b for a, b in zip(sizes, spec.shape, strict=True) if b >= 0):
             raise BadRequest(
                 f"input {spec.name!r} of {model} has the shape {list(spec.shape)}, which {sizes} does not fit"

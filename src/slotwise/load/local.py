@@ -39,13 +39,15 @@ class LocalWay:
         """So many lines, on as few connections as the server allows. Raises the ClientError that fits."""
         made: list[LocalLine] = []
         self._links = Counter({link: taken for link, taken in self._links.items() if link.is_open})
-        while len(made) < count:
-            link = next((one for one, taken in self._links.items() if taken < one.requests_max), None)
-            if link is None:
-                link = AsyncLocalClient(self._path, inputs=self._inputs)
-                await link.open()
-            self._links[link] += 1
-            made.append(LocalLine(link, self._put_back))
+        try:
+            while len(made) < count:
+                link = await self._link()
+                self._links[link] += 1
+                made.append(LocalLine(link, self._put_back))
+        except BaseException:
+            for line in made:
+                line.close()
+            raise
         return made
 
     async def close(self) -> None:
@@ -53,6 +55,15 @@ class LocalWay:
         for link in self._links:
             link.close()
         self._inputs.close()
+
+    async def _link(self) -> AsyncLocalClient:
+        """A connection with a place left; a new one if need be."""
+        for link, taken in self._links.items():
+            if taken < link.requests_max:
+                return link
+        link = AsyncLocalClient(self._path, inputs=self._inputs)
+        await link.open()
+        return link
 
     def _put_back(self, link: AsyncLocalClient) -> None:
         self._links[link] -= 1

@@ -13,6 +13,7 @@ from slotwise.facts.value import value
 from slotwise.workload.form import Lines, Made, WorkloadPart, made
 from slotwise.workload.values import Arrival, Clients, Fixed, Phase, Poisson, Stream, Workload, WorkloadError
 
+SECONDS = 10.0
 WILD = "*?["
 NAMES_TOLD = 10
 """So many models are named in an error."""
@@ -70,18 +71,20 @@ def is_pattern(name: str) -> bool:
 
 
 def workload_of(
-    wanted: Wanted, models: Sequence[ServerModel], *, seconds: float, slo_ns: int | None, seed: int
+    wanted: Wanted, models: Sequence[ServerModel], *, seconds: float | None, slo_ns: int | None, seed: int
 ) -> Made:
     """The workload that is played. Raises WorkloadError.
 
     `slo_ns` is each request's allowance; without it a model's own counts, and where it tells none there is no deadline.
-    `seconds` is how long a rate or clients last; a form says so itself.
+    `seconds` is how long a rate or clients last, and `SECONDS` without it, but for clients that end by themselves. A
+    form says so itself.
     """
     match wanted:
         case Steady():
-            return _steady(wanted, models, seconds, slo_ns, seed)
+            return _steady(wanted, models, seconds or SECONDS, slo_ns, seed)
         case Closed():
-            return _closed(wanted, models, seconds, slo_ns, seed)
+            duration_s = seconds or (SECONDS if wanted.requests_max is None else math.inf)
+            return _closed(wanted, models, duration_s, slo_ns, seed)
         case Formed():
             if slo_ns is not None:
                 raise WorkloadError("a workload has deadlines of its own; set them there, or with --set slo_ms=...")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from slotwise.facts.units import MS, S
@@ -16,10 +14,8 @@ from slotwise.load.tally import Part, Tally
 TOTAL = "all"
 LAG_MS_WARNED = 5.0
 """A client whose own lag is above this at its 99th percentile measures itself as much as the server."""
-COLUMNS = (
-    *("model", "offered/s", "in time/s", "in time", "late", "refused", "failed", "unanswered"),
-    *("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "p99.99 ms", "max ms", "refusal p50 ms"),
-)
+COUNTS = ("model", "offered", "in time", "late", "refused", "failed", "unanswered", "in time/s")
+TIMES = ("ms", "answers", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 COMPARED = ("", "before", "now", "now / before")
 
 
@@ -77,7 +73,7 @@ class ClientReport(msgspec.Struct, frozen=True):
     waits: int
     """Requests that found no free connection."""
     wait_ms: Quantiles
-    """How long they waited for one."""
+    """How long those of them waited that were sent in the end."""
     cpu_us_per_request: float
 
 
@@ -149,10 +145,27 @@ def quantiles(spread: Spread) -> Quantiles:
     )
 
 
-def rows(report: LoadReport) -> list[list[str]]:
-    """The table: a line for each model, and one for all."""
-    parts = report.models if len(report.models) > 1 else ()
-    return [_row(part) for part in (*parts, report.total)]
+def headline(report: LoadReport) -> str:
+    """What was asked, of whom, and what came of it, in a sentence."""
+    total = report.total
+    rates = f"{total.offered_per_s:.1f} requests a second offered, {total.goodput_per_s:.1f} answered in time"
+    return f"{report.url}, {report.workload.rstrip('.')}: {rates}, over {report.seconds:g} s"
+
+
+def count_rows(report: LoadReport) -> list[list[str]]:
+    """How requests ended: a line for each model, and one for all."""
+    return [_counts(part) for part in _parts(report)]
+
+
+def time_rows(report: LoadReport) -> list[list[str]]:
+    """How long answers took, of each model and of all; how long refusals took, and how late the client was itself."""
+    client = report.client
+    return [
+        *(_times(part.model, part.latency_ms) for part in _parts(report)),
+        *([_times("refusals", report.total.refusal_ms)] if report.total.refused else []),
+        _times("sent late by", client.lag_ms),
+        *([_times("waited for a connection", client.wait_ms)] if client.wait_ms.count else []),
+    ]
 
 
 def compared(before: LoadReport, now: LoadReport) -> list[list[str]]:
@@ -164,16 +177,10 @@ def compared(before: LoadReport, now: LoadReport) -> list[list[str]]:
 
 
 def client_line(report: LoadReport) -> str:
-    """How the client itself did, in a line."""
-    client, lag = report.client, report.client.lag_ms
+    """What the client needed, in a line."""
+    client = report.client
     waited = f"{client.waits} of {report.total.offered} requests waited for one"
-    if client.waits:
-        waited += f" (p50 {_number(client.wait_ms.p50)} ms, at most {_number(client.wait_ms.max)} ms)"
-    lagged = f"{_number(lag.p50)} ms late at p50, {_number(lag.p99)} ms at p99, {_number(lag.max)} ms at most"
-    return (
-        f"the client: sent {lagged}; "
-        f"{client.connections} connections, {waited}; {client.cpu_us_per_request:.0f} us of processor time a request"
-    )
+    return f"{client.connections} connections, {waited}; {client.cpu_us_per_request:.0f} us of its processor a request"
 
 
 def remarks(report: LoadReport) -> list[str]:
@@ -184,14 +191,10 @@ def remarks(report: LoadReport) -> list[str]:
     if report.total.unanswered:
         why = f"; at the end {report.trouble}" if report.trouble else ""
         told.append(f"{report.total.unanswered} requests went unanswered{why}")
-    if report.client.waits:
-        told.append(
-            "requests waited for a free connection, so the server saw them later than due; more --connections help"
-        )
+    if report.client.wait_ms.count and not report.trouble:
+        told.append("requests waited for a free connection, and left later than due; more --connections help")
     if (report.client.lag_ms.p99 or 0.0) > LAG_MS_WARNED:
-        told.append(
-            "the client sent late by itself: this machine is too busy for the load, and times are the client's too"
-        )
+        told.append("the client lagged: this machine is too busy for the load, and the times are the client's as well")
     return told
 
 
@@ -219,17 +222,18 @@ def _ms(ns: float | None) -> float | None:
     return None if ns is None else round(ns / MS, 4)
 
 
-def _row(part: PartReport) -> list[str]:
-    latency = part.latency_ms
-    times = (latency.p50, latency.p90, latency.p99, latency.p99_9, latency.p99_99, latency.max, part.refusal_ms.p50)
-    counts = (part.in_time, part.late, part.refused, part.failed, part.unanswered)
-    return [
-        part.model,
-        f"{part.offered_per_s:.1f}",
-        f"{part.goodput_per_s:.1f}",
-        *(str(count) for count in counts),
-        *(_number(time_ms) for time_ms in times),
-    ]
+def _parts(report: LoadReport) -> tuple[PartReport, ...]:
+    return report.models if len(report.models) == 1 else (*report.models, report.total)
+
+
+def _counts(part: PartReport) -> list[str]:
+    counts = (part.offered, part.in_time, part.late, part.refused, part.failed, part.unanswered)
+    return [part.model, *(str(count) for count in counts), f"{part.goodput_per_s:.1f}"]
+
+
+def _times(name: str, times: Quantiles) -> list[str]:
+    shown = (times.p50, times.p90, times.p99, times.p99_9, times.p99_99, times.max)
+    return [name, str(times.count), *(_number(time_ms) for time_ms in shown)]
 
 
 def _figures(report: LoadReport) -> dict[str, float | None]:
@@ -268,7 +272,7 @@ def _ratio(before: float | None, now: float | None) -> str:
     return "-" if not before or now is None else f"{now / before:.2f}"
 
 
-def differences(before: LoadReport, now: LoadReport) -> Sequence[str]:
+def differences(before: LoadReport, now: LoadReport) -> list[str]:
     """In what the two loads themselves differ, in words; what is compared then is not only the server."""
     pairs = (
         ("workload", before.workload, now.workload),

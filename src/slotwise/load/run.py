@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import field
 from itertools import islice
@@ -18,7 +18,7 @@ from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending
-from slotwise.load.inputs import Questions, Taken
+from slotwise.load.inputs import Questions, Shapes, Taken
 from slotwise.load.plan import Wanted, chosen, concurrency, duration_ns, ends_when_spent, is_pattern, kinds, workload_of
 from slotwise.load.report import Facts, LoadReport, report_of
 from slotwise.load.sender import LINES, Asks
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 LINES_MOST = 1000
 """So many clients in a closed loop have a connection each where no number is given."""
-SECONDS = 10.0
 ANSWER_S_MAX = 15.0
 MARGIN_NS = 1 * MS
 LOOK_S = 0.5
@@ -53,7 +52,7 @@ class Settings:
     seconds: float | None = None
     connections: int | None = None
     seed: int = 1
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
     margin_ns: int = MARGIN_NS
     """What the server is told less than a request's allowance, for the way there and back."""
     answer_s_max: float = ANSWER_S_MAX
@@ -107,8 +106,7 @@ async def play(
         pages = pages_of(settings.server)
         stack.push_async_callback(pages.close)
         models = await _models(pages, settings.models)
-        seconds = settings.seconds or SECONDS
-        made = workload_of(wanted, models, seconds=seconds, slo_ns=settings.slo_ns, seed=settings.seed)
+        made = workload_of(wanted, models, seconds=settings.seconds, slo_ns=settings.slo_ns, seed=settings.seed)
         questions = Questions(models, settings.shapes, seed=settings.seed, margin_ns=settings.margin_ns)
         for arrival in kinds(made.workload):
             questions.of(arrival)

@@ -58,10 +58,10 @@ class Played(Run):
 
 
 @value
-class _Asked:
+class _Waiting:
     asking: Asking
     due_ns: int
-    waits_since_ns: int | None = None
+    since_ns: int
 
 
 class Asks(Protocol):
@@ -95,7 +95,7 @@ class Sender(Generic[R]):
         self._free: list[Line[R]] = []
         self._busy: dict[Line[R], int] = {}
         """Lines with a request under way, by when it was sent, the oldest first."""
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._mending: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = FOREVER_NS
@@ -182,7 +182,7 @@ class Sender(Generic[R]):
             if burst == SEND_BURST_MAX:
                 self._arm(now_ns)
                 return
-            self._send(_Asked(asking=player.take(), due_ns=started_ns + due_ns))
+            self._send(player.take(), started_ns + due_ns)
             due_ns, burst = player.due_ns(), burst + 1
         if due_ns is not None and due_ns < end_ns:
             self._arm(due_ns)
@@ -205,16 +205,25 @@ class Sender(Generic[R]):
             self._alarm.cancel()
             self._alarm, self._alarm_ns = None, FOREVER_NS
 
-    def _send(self, asked: _Asked) -> None:
+    def _send(self, asking: Asking, due_ns: int) -> None:
         line = self._take()
         if line is None:
             self._waits += 1
-            self._waiting.append(_Asked(asking=asked.asking, due_ns=asked.due_ns, waits_since_ns=time.monotonic_ns()))
-            return
-        request = self._way.request(asked.asking.arrival)
-        sent_ns = time.monotonic_ns()
-        self._busy[line] = sent_ns
-        line.send(request, lambda reply: self._end(line, asked, sent_ns, reply))
+            self._waiting.append(_Waiting(asking=asking, due_ns=due_ns, since_ns=time.monotonic_ns()))
+        else:
+            self._send_over(line, asking, due_ns, 0)
+
+    def _send_over(self, line: Line[R], asking: Asking, due_ns: int, waited_ns: int) -> None:
+        request = self._way.request(asking.arrival)
+        self._busy[line] = sent_ns = time.monotonic_ns()
+
+        def end(reply: Reply | None) -> None:
+            self._busy.pop(line, None)
+            now_ns = time.monotonic_ns()
+            self._note(_sending(asking, due_ns, sent_ns, waited_ns, now_ns, reply), reply)
+            self._end(line, asking, now_ns, reply)
+
+        line.send(request, end)
 
     def _take(self) -> Line[R] | None:
         while self._free:
@@ -226,28 +235,26 @@ class Sender(Generic[R]):
 
     # Endings
 
-    def _end(self, line: Line[R], asked: _Asked, sent_ns: int, reply: Reply | None) -> None:
-        self._busy.pop(line, None)
-        now_ns = time.monotonic_ns()
-        self._note(_sending(asked, sent_ns, now_ns, reply), reply)
+    def _end(self, line: Line[R], asking: Asking, now_ns: int, reply: Reply | None) -> None:
         if line.is_open:
             self._put(line)
         else:
             self._mend()
-        self._tell(asked.asking, now_ns, reply)
+        if asking.clients is not None:
+            self._tell(asking, now_ns, reply)
         if not self._busy:
             self._idle.set()
 
     def _put(self, line: Line[R]) -> None:
         """A line that is free: for the one that has waited longest, if there is any."""
-        self._free.append(line)
         if self._waiting:
-            self._send(self._waiting.popleft())
+            first = self._waiting.popleft()
+            self._send_over(line, first.asking, first.due_ns, time.monotonic_ns() - first.since_ns)
+        else:
+            self._free.append(line)
 
     def _tell(self, asking: Asking, now_ns: int, reply: Reply | None) -> None:
         """Tell the player of an ending that a client waits for, and ask again if it is time."""
-        if asking.clients is None:
-            return
         retry_after_ns = 0 if reply is None or reply.status == HTTPStatus.OK else _retry_after_ns(reply)
         self._player.answered(asking, now_ns - self._started_ns, retry_after_ns)
         due_ns = self._player.due_ns()
@@ -255,11 +262,13 @@ class Sender(Generic[R]):
         if (is_earlier or self._is_spent(due_ns)) and not self._over.is_set():
             self._pump()
 
-    def _give_up(self, asked: _Asked) -> None:
+    def _give_up(self, waiting: _Waiting) -> None:
         """One that was never sent."""
-        now_ns = time.monotonic_ns()
-        self._note(_sending(asked, now_ns, now_ns, None, was_sent=False), None)
-        self._tell(asked.asking, now_ns, None)
+        asking, now_ns = waiting.asking, time.monotonic_ns()
+        waited_ns = now_ns - waiting.since_ns
+        self._note(_sending(asking, waiting.due_ns, now_ns, waited_ns, now_ns, None, was_sent=False), None)
+        if asking.clients is not None:
+            self._tell(asking, now_ns, None)
 
     async def _sweep_now_and_then(self) -> None:
         """Give up what has been without a reply for too long."""
@@ -294,32 +303,41 @@ class Sender(Generic[R]):
 
     async def _make_lines(self) -> None:
         """Make the lines that are missing, as long as it takes."""
-        pause_s = MEND_S_MIN
+        pause_s = 0.0
         while missing := self.lines - sum(line.is_open for line in (*self._free, *self._busy)):
+            await asyncio.sleep(pause_s)
+            pause_s = min(max(2 * pause_s, MEND_S_MIN), MEND_S_MAX)
             try:
                 made = await self._way.open(missing)
             except ClientError as error:
                 self.trouble = error
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, MEND_S_MAX)
                 continue
             self.trouble = None
             for line in made:
-                self._put(line)
+                if line.is_open:  # it may have been lost already, while others were made
+                    self._put(line)
 
 
-def _sending(asked: _Asked, sent_ns: int, now_ns: int, reply: Reply | None, *, was_sent: bool = True) -> Sending:
-    arrival = asked.asking.arrival
+def _sending(
+    asking: Asking,
+    due_ns: int,
+    sent_ns: int,
+    waited_ns: int,
+    now_ns: int,
+    reply: Reply | None,
+    *,
+    was_sent: bool = True,
+) -> Sending:
+    arrival = asking.arrival
     status = None if reply is None else reply.status
-    ended_ns = None if reply is None else now_ns
     return Sending(
         model=arrival.model,
-        due_ns=asked.due_ns,
+        due_ns=due_ns,
         sent_ns=sent_ns,
-        ended_ns=ended_ns,
+        ended_ns=None if reply is None else now_ns,
         status=status,
-        ending=ending_of(status, None if ended_ns is None else ended_ns - asked.due_ns, arrival.slo_ns),
-        waited_ns=0 if asked.waits_since_ns is None else sent_ns - asked.waits_since_ns,
+        ending=ending_of(status, now_ns - due_ns, arrival.slo_ns),
+        waited_ns=waited_ns,
         was_sent=was_sent,
     )
 

@@ -73,7 +73,7 @@ class Tally:
         self.lag = Spread()
         """How much later than due requests were sent, or began to wait: the client's own doing."""
         self.waits = Spread()
-        """How long those waited that found no free connection."""
+        """How long those waited that found no free connection, and were sent in the end."""
         self._words: dict[tuple[str, int], str] = {}
 
     def note(self, sending: Sending, reply: Reply | None) -> None:
@@ -83,7 +83,7 @@ class Tally:
             part = self.parts[sending.model] = Part()
         part.note(sending)
         self.lag.add(sending.lag_ns - sending.waited_ns)
-        if sending.waited_ns:
+        if sending.waited_ns and sending.was_sent:
             self.waits.add(sending.waited_ns)
         if sending.ending is Ending.FAILED and reply is not None:
             self._keep_words(sending.model, reply)

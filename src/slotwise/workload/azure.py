@@ -2,13 +2,12 @@
 
 Lines come in and values go out; every problem of a file is a WorkloadError that names file, line and column. The files
 are public (AzurePublicDataset, CC-BY; Shahrad et al., Serverless in the Wild, ATC 2020): for each day the calls of
-every function in each of 1,440 minutes, and percentiles of times and memory. How functions become models is in `replay`.
+every function in each of 1,440 minutes, and percentiles of times and memory. `replay` makes models of functions.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
@@ -22,6 +21,8 @@ from slotwise.workload.values import WorkloadError
 MINUTES = 1440
 CALLS_MAX = (1 << 31) - 1
 """In one minute of one function."""
+SAMPLES_MAX = 1 << 62
+"""In a file of percentiles."""
 ID_COLUMNS = ("HashOwner", "HashApp", "HashFunction", "Trigger")
 CALL_COLUMNS = (*ID_COLUMNS, *(str(minute) for minute in range(1, MINUTES + 1)))
 DURATION_PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
@@ -138,10 +139,14 @@ class Description:
 def read_calls(lines: Iterable[str], where: str) -> Trace:
     """A day's file of calls by minute, whose functions stay in its order. Raises WorkloadError."""
     functions: list[Function] = []
-    counts = array("i")
-    for fields, place in _rows(lines, CALL_COLUMNS, where):
-        functions.append(_function(fields, place))
-        counts.extend(_calls(fields[len(ID_COLUMNS) :], place))
+    counts = bytearray()
+    for line, place in _lines(lines, CALL_COLUMNS, where):
+        *ids, calls = line.split(",", len(ID_COLUMNS))
+        row = _calls(calls) if len(ids) == len(ID_COLUMNS) else None
+        if row is None:
+            row = np.array(_checked_calls(line.split(","), place), dtype=np.int32)
+        functions.append(_function(ids, place))
+        counts += row.tobytes()
     if not functions:
         raise WorkloadError(f"{where} has no functions; each line after the header is one")
     return Trace(
@@ -167,7 +172,7 @@ def read_durations(lines: Iterable[str], where: str) -> tuple[Durations, ...]:
             app=fields[1],
             function=fields[2],
             average=_number(fields[3], "Average", place),
-            count=_count(fields[4], "Count", place),
+            count=_count(fields[4], "Count", place, SAMPLES_MAX),
             minimum=_number(fields[5], "Minimum", place) if fields[5] else None,
             maximum=_number(fields[6], "Maximum", place) if fields[6] else None,
             percentiles=_numbers(fields[7:], DURATION_COLUMNS[7:], place),
@@ -182,7 +187,7 @@ def read_memory(lines: Iterable[str], where: str) -> tuple[Memory, ...]:
         Memory(
             owner=fields[0],
             app=fields[1],
-            samples=_count(fields[2], "SampleCount", place),
+            samples=_count(fields[2], "SampleCount", place, SAMPLES_MAX),
             average=_number(fields[3], "AverageAllocatedMb", place),
             percentiles=_numbers(fields[4:], MEMORY_COLUMNS[4:], place),
         )
@@ -240,14 +245,20 @@ def _spikes(minutes: NDArray[np.int64]) -> tuple[Spike, ...]:
 
 def _rows(lines: Iterable[str], columns: Sequence[str], where: str) -> Iterator[tuple[list[str], str]]:
     """The fields of each line after the header, and the line's place in words."""
+    for line, place in _lines(lines, columns, where):
+        fields = line.split(",")
+        if len(fields) != len(columns):
+            raise WorkloadError(f"{place} has {len(fields)} columns, not {len(columns)}")
+        yield fields, place
+
+
+def _lines(lines: Iterable[str], columns: Sequence[str], where: str) -> Iterator[tuple[str, str]]:
+    """Each line after the header, which is checked, and its place in words."""
     numbered = enumerate(lines, start=1)
     _, header = next(numbered, (1, ""))
     _check_header(header.rstrip("\r\n").split(","), columns, where)
     for number, line in numbered:
-        fields, place = line.rstrip("\r\n").split(","), f"{where}, line {number}"
-        if len(fields) != len(columns):
-            raise WorkloadError(f"{place} has {len(fields)} columns, not {len(columns)}")
-        yield fields, place
+        yield line.rstrip("\r\n"), f"{where}, line {number}"
 
 
 def _check_header(header: Sequence[str], columns: Sequence[str], where: str) -> None:
@@ -267,24 +278,31 @@ def _function(fields: Sequence[str], place: str) -> Function:
     return Function(owner=fields[0], app=fields[1], name=fields[2], trigger=trigger)
 
 
-def _calls(fields: Sequence[str], place: str) -> list[int]:
-    """The counts of a line; the column at fault is looked for only where one is."""
+def _calls(text: str) -> Counts | None:
+    """The counts of a line, read fast; None where something is wrong with them."""
     try:
-        counts = list(map(int, fields))
+        counts = np.fromstring(text, dtype=np.int64, sep=",")
     except ValueError:
-        counts = [_count(text, str(minute), place) for minute, text in enumerate(fields, start=1)]
-    if min(counts) < 0 or max(counts) > CALLS_MAX:
-        return [_count(text, str(minute), place) for minute, text in enumerate(fields, start=1)]
-    return counts
+        return None
+    if len(counts) != MINUTES or counts.min() < 0 or counts.max() > CALLS_MAX:
+        return None
+    return counts.astype(np.int32)
 
 
-def _count(text: str, column: str, place: str) -> int:
+def _checked_calls(fields: Sequence[str], place: str) -> list[int]:
+    """The counts of a line, read one by one, so that an error names the column."""
+    if len(fields) != len(CALL_COLUMNS):
+        raise WorkloadError(f"{place} has {len(fields)} columns, not {len(CALL_COLUMNS)}")
+    return [_count(text, str(minute), place) for minute, text in enumerate(fields[len(ID_COLUMNS) :], start=1)]
+
+
+def _count(text: str, column: str, place: str, most: int = CALLS_MAX) -> int:
     try:
         number = int(text)
     except ValueError as error:
         raise WorkloadError(f"{place}: column {column} is {text!r}; it must be a whole number") from error
-    if not 0 <= number <= CALLS_MAX:
-        raise WorkloadError(f"{place}: column {column} is {number}; it must be from 0 to {CALLS_MAX}")
+    if not 0 <= number <= most:
+        raise WorkloadError(f"{place}: column {column} is {number}; it must be from 0 to {most}")
     return number
 
 

@@ -19,7 +19,7 @@ from slotwise.facts.units import MS
 from slotwise.facts.value import value
 from slotwise.workload.azure import Trace, read_calls
 from slotwise.workload.named import Want, build, check_replays, wants_of
-from slotwise.workload.ramps import Op, rate_ramp, slo_ramp, steps
+from slotwise.workload.ramps import Op, multiplied, rate_ramp, slo_ramp, steps
 from slotwise.workload.recorded import Recording, read_recording
 from slotwise.workload.values import (
     Bursty,
@@ -39,6 +39,7 @@ NUMBER_MAX = 1e9
 Positive = Annotated[float, msgspec.Meta(gt=0, le=NUMBER_MAX)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=int(NUMBER_MAX))]
+Concurrency = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 Names = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 NAMES_TOLD = 10
@@ -92,7 +93,7 @@ class ClientsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: Names
     slo_ms: Positive
-    concurrency: Count = 1
+    concurrency: Concurrency = 1
     rows: Count = 1
     priority: Priority = PRIORITY_DEFAULT
     pause_ms: Amount = 1.0
@@ -196,10 +197,12 @@ def _called(name: str, models: Mapping[str, str], file: str) -> str:
 
 
 def _written_out(form: WorkloadPart, models: Mapping[str, str], seed: int) -> Workload:
+    phases = _all_phases(form)
+    ramp = phases if form.ramp is not None else ()
     return Workload(
-        streams=tuple(stream for part in form.streams for stream in _streams(part, models)),
+        streams=tuple(stream for part in form.streams for stream in _streams(part, models, ramp)),
         clients=tuple(_clients(part, models) for part in form.clients),
-        phases=_all_phases(form),
+        phases=phases,
         seed=seed,
     )
 
@@ -222,11 +225,16 @@ def _phases(parts: Iterable[PhasePart]) -> tuple[Phase, ...]:
     return tuple(Phase(duration_s=part.seconds, scale=part.scale, slo_scale=part.slo_scale) for part in parts)
 
 
-def _streams(part: StreamPart, models: Mapping[str, str]) -> Iterator[Stream]:
+def _streams(part: StreamPart, models: Mapping[str, str], ramp: tuple[Phase, ...]) -> Iterator[Stream]:
+    """Those of a table; a ramp of the workload multiplies what a trace counts, too."""
     if part.phases and part.counts:
         raise WorkloadError(f"the stream for {part.models[0]!r} has phases and counts; give one of these")
     asked = _meant(part.models, models)
     process = _process(part)
+    phases = _phases(part.phases)
+    if part.counts:
+        phases = counted(part.counts, part.interval_s)
+        phases = multiplied(phases, ramp) if ramp else phases
     for model in asked:
         yield Stream(
             model=model,
@@ -235,7 +243,7 @@ def _streams(part: StreamPart, models: Mapping[str, str]) -> Iterator[Stream]:
             rows=part.rows,
             priority=part.priority,
             process=process,
-            phases=counted(part.counts, part.interval_s) if part.counts else _phases(part.phases),
+            phases=phases,
         )
 
 

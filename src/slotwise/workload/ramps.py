@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from itertools import count, takewhile
+from itertools import takewhile
 
 from slotwise.workload.values import Phase, WorkloadError
 
@@ -24,14 +24,16 @@ class Op(Enum):
 def steps(first: float, last: float, change: float, op: Op) -> tuple[float, ...]:
     """`first`, and then each changed by `change`, up to `last` or down to it.
 
-    Raises WorkloadError where that never ends.
+    Raises WorkloadError where that never ends, or only after very many.
     """
     if first == last:
         return (first,)
     rises = last > first
-    moves = change > 1 if op is Op.MULTIPLY else change > 0
-    falls = 0 < change < 1 if op is Op.MULTIPLY else change < 0
-    if not (moves if rises else falls):
+    if op is Op.MULTIPLY:
+        comes = first > 0 and (change > 1 if rises else 0 < change < 1)
+    else:
+        comes = change > 0 if rises else change < 0
+    if not comes:
         raise WorkloadError(f"steps from {first:g} to {last:g} by {op.value} {change:g} never come there")
     slack = abs(last) * SLACK
     row = tuple(takewhile(lambda at: at <= last + slack if rises else at >= last - slack, _endless(first, change, op)))
@@ -43,9 +45,7 @@ def steps(first: float, last: float, change: float, op: Op) -> tuple[float, ...]
 
 
 def _endless(first: float, change: float, op: Op) -> Iterator[float]:
-    for step in count() if first else range(1):
-        if step > STEPS_MAX + 1:
-            return
+    for step in range(STEPS_MAX + 1):
         yield first * change**step if op is Op.MULTIPLY else first + change * step
 
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from slotwise.workload.azure import MINUTES, Trace
 from slotwise.workload.ramps import multiplied
-from slotwise.workload.values import Phase, Stream
+from slotwise.workload.values import Phase, Stream, WorkloadError
 
 MINUTE_S = 60.0
+INTERVALS_MAX = 100_000
+"""Of a replay: ten weeks of minutes."""
 ModelCounts = NDArray[np.int64]
 
 
@@ -67,7 +69,13 @@ def replayed(
 
     Each count holds for `interval_s`, as a rate a minute; after the last comes the first again. With `offsets` each
     model begins at a random instant within its first interval. A `ramp` multiplies rates as it goes.
+
+    Raises WorkloadError where there are too many intervals.
     """
+    if seconds / interval_s > INTERVALS_MAX:
+        raise WorkloadError(
+            f"{seconds:g} s have over {INTERVALS_MAX} intervals of {interval_s:g} s; replay a shorter time"
+        )
     phases = _Phases(interval_s, seconds)
     streams = []
     for model, row in zip(models, counts.tolist(), strict=True):

@@ -20,8 +20,6 @@ from slotwise.workload.values import Bursty, Clients, Phase, Workload, WorkloadE
 
 NUMBER_MAX = 1e9
 COPIES_MAX = 100_000
-DIGITS_MAX = 1e6
-"""From here on a default is told in full, not rounded."""
 PLACE = " - at `$."
 """What the library puts between a complaint and the parameter that it is about."""
 Given = Mapping[str, str | int | float | bool]
@@ -75,17 +73,10 @@ class Parameter:
 class Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A workload that has a name. Its subclasses say which models they want and what they ask of them."""
 
-    slo_ms: SloMs = 100.0
-
     @property
     def wants(self) -> tuple[Want, ...]:
         """The models, by type, in the order in which `made` takes them."""
         raise NotImplementedError
-
-    @property
-    def slo_ns(self) -> int:
-        """The time that each request has."""
-        return int(self.slo_ms * MS)
 
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """The workload; `models` are as many as it wants."""
@@ -103,17 +94,17 @@ class NamedClosed(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
         models: Sequence[str],
         concurrency: int,
         *,
-        slo_ns: int | None = None,
+        slo_ms: float,
         requests_max: int | None = None,
         start_within_s: float = 0.0,
         bursts: Bursty | None = None,
         phases: tuple[Phase, ...] = (),
     ) -> Clients:
-        """Clients with this workload's pause, and its SLO where no other is given."""
+        """Clients with this workload's pause."""
         return Clients(
             models=tuple(models),
             concurrency=concurrency,
-            slo_ns=self.slo_ns if slo_ns is None else slo_ns,
+            slo_ns=ns_of(slo_ms),
             pause_ns=int(self.pause_ms * MS),
             heeds_retry_after=self.heeds_retry_after,
             requests_max=requests_max,
@@ -124,6 +115,11 @@ class NamedClosed(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 N = TypeVar("N", bound=Named)
+
+
+def ns_of(milliseconds: float) -> int:
+    """A time that a parameter tells, at least 1 ns."""
+    return max(1, int(milliseconds * MS))
 
 
 def read_parameters(name: str, kind: type[N], given: Given) -> N:
@@ -169,7 +165,7 @@ def _told(default: object) -> str:
     """As it would be given."""
     if isinstance(default, bool):
         return "true" if default else "false"
-    return f"{default:g}" if isinstance(default, float) and default < DIGITS_MAX else str(default)
+    return str(int(default)) if isinstance(default, float) and default.is_integer() else str(default)
 
 
 def _allowed(kind: msgspec.inspect.Type) -> str:
@@ -187,5 +183,5 @@ def _allowed(kind: msgspec.inspect.Type) -> str:
 
 
 def _bounds(kind: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
-    low = f"above {kind.gt:g}" if kind.gt is not None else f"from {kind.ge:g}"
-    return f"{low} to {kind.le:g}" if kind.le is not None else low
+    low = f"above {kind.gt:g}" if kind.gt is not None else f"{kind.ge:g} or above"
+    return f"{low}, {int(kind.le):,} at most" if kind.le is not None else low

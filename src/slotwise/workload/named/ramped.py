@@ -19,15 +19,17 @@ from slotwise.workload.named.form import (
     PauseMs,
     Rate,
     RateOfEach,
+    SloMs,
     UnitMs,
     Want,
     above_zero,
     from_zero,
+    ns_of,
     whole,
 )
 from slotwise.workload.named.zoo import RESNET50
-from slotwise.workload.ramps import Op, rate_ramp, slo_ramp, steps
-from slotwise.workload.values import POISSON, Clients, Fixed, Phase, Stream, Workload
+from slotwise.workload.ramps import STEPS_MAX, Op, rate_ramp, slo_ramp, steps
+from slotwise.workload.values import POISSON, Clients, Fixed, Phase, Stream, Workload, WorkloadError
 
 FACTOR_MAX = 1e9
 """An SLO of so many units does not grow any more."""
@@ -45,7 +47,7 @@ RateForeground = Annotated[float, from_zero("requests a second; rate_is says of 
 class SimpleSloFactor(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Three models, one client each; SLOs change as it goes: one's grows by a factor, one's by a sum, one's toggles.
 
-    SLOs are factors of unit_ms; slo_ms is not used.
+    SLOs are factors of unit_ms.
     """
 
     model: ModelType = RESNET50
@@ -64,6 +66,8 @@ class SimpleSloFactor(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fie
 
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """Three sets of clients, each with a row of phases."""
+        if self.seconds / self.period_s > STEPS_MAX:
+            raise WorkloadError(f"simple-slo-factor has over {STEPS_MAX} steps; make period_s longer, or seconds less")
         count = math.ceil(self.seconds / self.period_s)
         rows = (
             list(
@@ -73,7 +77,7 @@ class SimpleSloFactor(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fie
             [self.other if step % 2 else self.first for step in range(count)],
         )
         clients = tuple(
-            self.clients_of((model,), 1, slo_ns=int(self.unit_ms * MS), phases=slo_ramp(row, self.period_s))
+            self.clients_of((model,), 1, slo_ms=self.unit_ms, phases=slo_ramp(row, self.period_s))
             for model, row in zip(models, rows, strict=True)
         )
         return Workload(streams=(), clients=clients, phases=(Phase(duration_s=self.seconds),), seed=seed)
@@ -86,8 +90,9 @@ class BurstyExperiment(Named, frozen=True, kw_only=True, forbid_unknown_fields=T
     gets the whole major rate, and each step one more shares it, until all do.
     """
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
-    copies: Annotated[int, whole("major models; there is one minor more", most=10_000)] = 3600
+    copies: Annotated[int, whole("major models; there is one minor more", most=5_000)] = 3600
     start: Annotated[int, whole("major models that wake up first", most=10_000)] = 1
     growth_per_s: Annotated[float, above_zero("models that wake up in a second", 1e6)] = 1.0
     lead_in_s: Annotated[float, from_zero("how long the minor is asked alone", 1e6)] = 300.0
@@ -107,14 +112,14 @@ class BurstyExperiment(Named, frozen=True, kw_only=True, forbid_unknown_fields=T
         minor = Stream(
             model=models[0],
             rate_per_s=self.minor_per_s,
-            slo_ns=self.slo_ns,
+            slo_ns=ns_of(self.slo_ms),
             phases=(Phase(duration_s=self.lead_in_s + len(shares) * step_s),),
         )
         major = tuple(
             Stream(
                 model=model,
                 rate_per_s=self.major_per_s,
-                slo_ns=self.slo_ns,
+                slo_ns=ns_of(self.slo_ms),
                 phases=(*_silence(self.lead_in_s + asleep * step_s), *shares[asleep:]),
             )
             for index, model in enumerate(models[1:])
@@ -124,7 +129,7 @@ class BurstyExperiment(Named, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class SloExperiment1(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Open loop under SLOs that grow step by step from the time of the model alone (figure 7); slo_ms is not used.
+    """Open loop under SLOs that grow step by step from the time of the model alone (figure 7).
 
     It ends after the last step. Factors may be fractions; in the published code they are cut to whole numbers.
     """
@@ -154,7 +159,7 @@ class SloExperiment1(Named, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Those whose SLOs grow."""
         rate = self.rate_per_s / len(models) if self.rate_is == "shared" else self.rate_per_s
         process = POISSON if self.dist == "poisson" else Fixed()
-        slo_ns = int(self.unit_ms * MS)
+        slo_ns = ns_of(self.unit_ms)
         return tuple(Stream(model=model, rate_per_s=rate, slo_ns=slo_ns, process=process) for model in models)
 
     def ramp(self) -> tuple[Phase, ...]:
@@ -163,7 +168,7 @@ class SloExperiment1(Named, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SloExperiment2(SloExperiment1, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """As slo-exp-1, beside models that others ask in closed loops without haste (figure 8); slo_ms is not used.
+    """As slo-exp-1, beside models that others ask in closed loops without haste (figure 8).
 
     Each of the six models in front has the rate, as in the figure; rate_is=shared is what the published code does.
     """
@@ -191,7 +196,7 @@ class SloExperiment2(SloExperiment1, frozen=True, kw_only=True, forbid_unknown_f
             Clients(
                 models=(model,),
                 concurrency=self.concurrency_bg,
-                slo_ns=int(self.slo_bg_ms * MS),
+                slo_ns=ns_of(self.slo_bg_ms),
                 pause_ns=int(self.pause_ms * MS),
                 heeds_retry_after=self.heeds_retry_after,
                 start_within_s=self.jitter_bg_s,
@@ -204,6 +209,7 @@ class SloExperiment2(SloExperiment1, frozen=True, kw_only=True, forbid_unknown_f
 class ScalabilityExperiment1(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Models share a rate of Poisson arrivals that grows step by step; it ends after the last."""
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
     copies: Copies = 12
     rate_min_per_s: Rate = 100.0
@@ -220,7 +226,7 @@ class ScalabilityExperiment1(Named, frozen=True, kw_only=True, forbid_unknown_fi
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """One stream for each model; the phases' scales are the rates of all."""
         rates = steps(self.rate_min_per_s, self.rate_max_per_s, self.factor, Op(self.op))
-        streams = tuple(Stream(model=model, rate_per_s=1 / self.copies, slo_ns=self.slo_ns) for model in models)
+        streams = tuple(Stream(model=model, rate_per_s=1 / self.copies, slo_ns=ns_of(self.slo_ms)) for model in models)
         return Workload(streams=streams, phases=rate_ramp(rates, self.period_s), seed=seed)
 
 

@@ -15,15 +15,17 @@ from slotwise.workload.named.form import (
     Rate,
     RateOfEach,
     Seconds,
+    SloMs,
     Want,
     above_zero,
     from_zero,
+    ns_of,
     whole,
 )
 from slotwise.workload.named.zoo import RESNET50, ZOO
 from slotwise.workload.values import Bursty, Clients, Fixed, Phase, Stream, Workload, WorkloadError
 
-CopiesOfType = Annotated[int, whole("models of each type of the zoo", most=10_000)]
+CopiesOfType = Annotated[int, whole("models of each type of the zoo", most=1_000)]
 ClientsOfParts = Annotated[int, whole("clients, each with a part of the models")]
 Requests = Annotated[int, whole("requests of each client, then it ends", most=1_000_000_000)]
 BurstSeconds = Annotated[float, above_zero("mean length of a burst")]
@@ -33,6 +35,7 @@ IdleSeconds = Annotated[float, above_zero("mean length of the silence between bu
 class Closed(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Closed loop: each of some models has clients of its own."""
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
     copies: Copies = 2
     concurrency: Concurrency = 1
@@ -45,7 +48,7 @@ class Closed(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """Clients for each model."""
-        parts = tuple(self.clients_of((model,), self.concurrency) for model in models)
+        parts = tuple(self.clients_of((model,), self.concurrency, slo_ms=self.slo_ms) for model in models)
         return Workload(streams=(), clients=parts, phases=(Phase(duration_s=self.seconds),), seed=seed)
 
 
@@ -77,6 +80,7 @@ class ComparisonExperiment2(Closed, frozen=True, kw_only=True, forbid_unknown_fi
 class SimpleParametric(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Models split evenly over clients, each of which has some requests open, asks its models in turn, and ends."""
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
     copies: Copies = 12
     clients: ClientsOfParts = 4
@@ -97,7 +101,7 @@ class SimpleParametric(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fi
             )
         bounds = [self.copies * part // self.clients for part in range(self.clients + 1)]
         parts = tuple(
-            self.clients_of(models[begin:end], self.concurrency, requests_max=self.requests)
+            self.clients_of(models[begin:end], self.concurrency, slo_ms=self.slo_ms, requests_max=self.requests)
             for begin, end in pairwise(bounds)
         )
         return Workload(streams=(), clients=parts, phases=(Phase(duration_s=self.seconds),), seed=seed)
@@ -109,6 +113,7 @@ class Example(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True
     One of the closed loops asks in bursts. Rates of bursts hold within a burst.
     """
 
+    slo_ms: SloMs = 100.0
     copies: CopiesOfType = 1
     fixed_per_s: Annotated[float, from_zero("with equal gaps, of each model")] = 5.0
     poisson_per_s: Annotated[float, from_zero("Poisson, of each model")] = 10.0
@@ -136,18 +141,21 @@ class Example(NamedClosed, frozen=True, kw_only=True, forbid_unknown_fields=True
     def _streams(self, model: str, bursts: Bursty) -> tuple[Stream, ...]:
         mean_per_s = self.bursty_per_s * self.burst_s / (self.burst_s + self.idle_s)
         return (
-            Stream(model=model, rate_per_s=self.fixed_per_s, slo_ns=self.slo_ns, process=Fixed()),
-            Stream(model=model, rate_per_s=self.poisson_per_s, slo_ns=self.slo_ns),
-            Stream(model=model, rate_per_s=mean_per_s, slo_ns=self.slo_ns, process=bursts),
+            Stream(model=model, rate_per_s=self.fixed_per_s, slo_ns=ns_of(self.slo_ms), process=Fixed()),
+            Stream(model=model, rate_per_s=self.poisson_per_s, slo_ns=ns_of(self.slo_ms)),
+            Stream(model=model, rate_per_s=mean_per_s, slo_ns=ns_of(self.slo_ms), process=bursts),
         )
 
     def _clients(self, model: str, bursts: Bursty) -> tuple[Clients, ...]:
-        return self.clients_of((model,), self.concurrency), self.clients_of((model,), self.concurrency, bursts=bursts)
+        return self.clients_of((model,), self.concurrency, slo_ms=self.slo_ms), self.clients_of(
+            (model,), self.concurrency, slo_ms=self.slo_ms, bursts=bursts
+        )
 
 
 class FillMemory(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """411 models, open loop: one asked 1000 times a second, ten 10 times, and four hundred once."""
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
     hot: Annotated[int, whole("models asked most", 0)] = 1
     warm: Annotated[int, whole("models asked now and then", 0)] = 10
@@ -166,7 +174,8 @@ class FillMemory(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The hot first, then the warm, then the cold."""
         rates = [self.hot_per_s] * self.hot + [self.warm_per_s] * self.warm + [self.cold_per_s] * self.cold
         streams = tuple(
-            Stream(model=model, rate_per_s=rate, slo_ns=self.slo_ns) for model, rate in zip(models, rates, strict=True)
+            Stream(model=model, rate_per_s=rate, slo_ns=ns_of(self.slo_ms))
+            for model, rate in zip(models, rates, strict=True)
         )
         return Workload(streams=streams, phases=(Phase(duration_s=self.seconds),), seed=seed)
 
@@ -174,6 +183,7 @@ class FillMemory(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class PoissonOpenLoop(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Models share a rate of Poisson arrivals, open loop."""
 
+    slo_ms: SloMs = 100.0
     model: ModelType = RESNET50
     copies: Copies = 10
     rate_per_s: Rate = 100.0
@@ -187,7 +197,7 @@ class PoissonOpenLoop(Named, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def made(self, models: Sequence[str], seed: int) -> Workload:
         """One stream for each model."""
         rate = self.rate_per_s / self.copies
-        streams = tuple(Stream(model=model, rate_per_s=rate, slo_ns=self.slo_ns) for model in models)
+        streams = tuple(Stream(model=model, rate_per_s=rate, slo_ns=ns_of(self.slo_ms)) for model in models)
         return Workload(streams=streams, phases=(Phase(duration_s=self.seconds),), seed=seed)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from slotwise.workload.azure import Trace
-from slotwise.workload.named.form import Named, Want, above_zero, from_zero, whole
+from slotwise.workload.named.form import Named, SloMs, Want, above_zero, from_zero, ns_of, whole
 from slotwise.workload.named.zoo import RESNET50, ZOO
 from slotwise.workload.ramps import Op, rate_ramp, steps
 from slotwise.workload.replay import FunctionMapping, model_counts, replayed
@@ -39,6 +39,7 @@ class TraceReplay(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Where no trace is given, a synthetic stand-in of `functions` functions takes its place.
     """
 
+    slo_ms: SloMs = 100.0
     workers: Workers = 1
     memory: Memory = 4
     models: Models = 0
@@ -98,7 +99,7 @@ class TraceReplay(Named, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return replayed(
             counts,
             models,
-            slo_ns=self.slo_ns,
+            slo_ns=ns_of(self.slo_ms),
             scale=load * NOMINAL * self.workers,
             seconds=seconds,
             interval_s=self.interval_s,
