@@ -22,8 +22,8 @@ PACKAGE = "slotwise"
 SOURCES = Path(slotwise.__file__).parent
 POLICIES = "slotwise.policy.schedulers"
 """The table of policies, in whose place the case's own is looked at."""
-NO_PART = (POLICIES, "slotwise.laboratory.values")
-"""What is imported, and has no part in rows."""
+NO_PART = (POLICIES, "slotwise.laboratory.values", "slotwise.config")
+"""What is imported, for its types or its errors, and has no part in rows."""
 ROOTS = ("run", "row")
 """What of an experiment makes its rows."""
 DIGEST_LEN = 16

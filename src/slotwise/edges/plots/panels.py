@@ -80,6 +80,8 @@ def _draw(axes: Axes, panel: Panel, colours: dict[str, str]) -> None:
             marker = "." if len(curve.xs) <= MARKED_MAX else ""
             axes.plot(curve.xs, curve.ys, marker=marker, label=curve.label, color=colour, linewidth=1.2)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if not any(len(curve.xs) for curve in panel.curves):
+        return  # nothing was run for it, and an empty axis has no logarithm
     if panel.is_x_log:
         axes.set_xscale("log")
         ticks = sorted({x for curve in panel.curves for x in curve.xs})
