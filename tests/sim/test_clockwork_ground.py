@@ -49,11 +49,21 @@ def play(
     return world, answers
 
 
-def insisting(policy: str, count: int, slo_ms: int, pause_ms: int) -> list[str]:
-    """Whose requests were answered: of equal models with sixteen clients each, which ask again soon after a no."""
+def insisting(policy: str, count: int, slo_ms: int, pause_ms: int, heeds: bool = False) -> list[str]:
+    """Whose requests were answered: of equal models with sixteen clients each, which ask again soon after a no.
+
+    Where they heed what they are told, they ask again when they are told to.
+    """
     models = copies(count, slo_ms * MS)
     clients = tuple(
-        Clients(models=(spec.id,), concurrency=16, slo_ns=slo_ms * MS, pause_ns=pause_ms * MS, start_within_s=0.3)
+        Clients(
+            models=(spec.id,),
+            concurrency=16,
+            slo_ns=slo_ms * MS,
+            pause_ns=pause_ms * MS,
+            heeds_retry_after=heeds,
+            start_within_s=0.3,
+        )
         for spec in models
     )
     workload = Workload(streams=(), phases=(Phase(duration_s=2.0),), seed=1, clients=clients)
@@ -80,6 +90,11 @@ def test_models_that_are_alike_are_served_alike() -> None:
 def test_batches_fill_however_soon_clients_ask_again() -> None:
     answers = insisting("slotwise", count=8, slo_ms=50, pause_ms=2)
     assert len(answers) >= 0.9 * BATCHES_PER_S * 2.0
+
+
+def test_those_who_come_again_when_they_are_told_to_come_in_turn() -> None:
+    answers = insisting("slotwise", count=15, slo_ms=50, pause_ms=1, heeds=True)
+    assert len(answers) >= 0.8 * BATCHES_PER_S * 2.0
 
 
 @pytest.mark.slow

@@ -49,6 +49,8 @@ class DemandSettings:
     """Kinds whose worth for their time differs by less are served alike."""
     hope: float = 0.01
     """What a refusal counts in the mean cost of an answer, as one that cost what was first assumed."""
+    overbooking: float = 2.5
+    """Turns to come again that are handed out for each answer: not all who are told come, and batches want company."""
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -61,6 +63,7 @@ class KindDemand:
         "_hoped_ns",
         "_last_ns",
         "_sum",
+        "_turn_ns",
         "can_wait",
         "cost_ns",
         "credit",
@@ -82,7 +85,7 @@ class KindDemand:
         self.placed = 1.0
         """The part of those tried for which there was a place."""
         self._sum = 0.0
-        self._first_ns = self._last_ns = now_ns
+        self._first_ns = self._last_ns = self._turn_ns = now_ns
 
     def note(self, now_ns: int, memory_ns: int) -> None:
         """A request arrived, and it is not the first: a rate is told by gaps."""
@@ -93,6 +96,17 @@ class KindDemand:
         """Requests per second; unbiased by the short past of a kind that is new."""
         seen = 1.0 - math.exp((self._first_ns - now_ns) / memory_ns - PAST_ASSUMED)
         return self._sum * math.exp((self._last_ns - now_ns) / memory_ns) / (memory_ns * seen) * S
+
+    def turn_ns(self, now_ns: int, memory_ns: int, overbooking: float) -> int:
+        """Hand out the next turn to one who is refused: how long until then, `memory_ns` at most.
+
+        Turns follow one another as answers do, but for `overbooking`. So those who heed them come again when there is
+        room for them, rather than all at once.
+        """
+        turns_per_s = overbooking * self.per_s(now_ns, memory_ns) * min(self.share, self.placed)
+        gap_ns = int(S / turns_per_s) if turns_per_s * memory_ns > S else memory_ns
+        self._turn_ns = min(now_ns + memory_ns, max(now_ns, self._turn_ns) + gap_ns)
+        return self._turn_ns - now_ns
 
     def take_credit(self) -> bool:
         """Whether this arrival is among the share that is served; the share is kept exactly, without chance."""
@@ -161,6 +175,12 @@ class Demand:
         self._by_model.pop(model, None)
         for key in [key for key in self._kinds if key[0] == model]:
             del self._kinds[key]
+
+    def turn_ns(self, model: str, priority: int, allowance_ns: int, now_ns: int) -> int:
+        """How long one who is refused for the sake of others should wait before asking for the same again."""
+        kind = self._kinds.get((model, priority, self.can_wait(allowance_ns)))
+        memory_ns = self._settings.memory_ns
+        return memory_ns if kind is None else kind.turn_ns(now_ns, memory_ns, self._settings.overbooking)
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the shares are older than their period."""

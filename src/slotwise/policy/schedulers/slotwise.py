@@ -27,7 +27,7 @@ from slotwise.facts.events import (
     ModelAdded,
     ModelRemoved,
 )
-from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal
+from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal, Request
 from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
@@ -105,7 +105,7 @@ class Slotwise:
         self._reserve.note(answer.bids, kind.worth)
         if not self._rationing.takes(kind, spec, ticket, answer, now_ns):
             self._demand.note_refused(kind)
-            return self._refuse_overloaded(answer)
+            return self._refuse_overloaded(ticket.request, answer, now_ns)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit(max(CREDIT_MAX, spec.batch_max))
@@ -196,7 +196,7 @@ class Slotwise:
             self._promises.accept(spec, ticket, answer.best)
             return None
         if answer.is_feasible:
-            return self._refuse_overloaded(answer)
+            return self._refuse_overloaded(ticket.request, answer, now_ns)
         if self._make_way(spec, ticket, now_ns):
             return None
         return self._load_in_time(spec, ticket, answer, now_ns)
@@ -426,12 +426,13 @@ class Slotwise:
         self._reserve.settle(now_ns)
         return kind
 
-    def _refuse_overloaded(self, answer: Answer) -> Refusal:
+    def _refuse_overloaded(self, request: Request, answer: Answer, now_ns: int) -> Refusal:
+        allowance_ns = request.deadline_ns - now_ns
         return Refusal(
             reason=Reason.OVERLOADED,
             message="demand exceeds capacity and other requests make better use of it",
             predicted_ns=answer.earliest_end_ns,
-            retry_after_ns=self._settings.demand.memory_ns,
+            retry_after_ns=self._demand.turn_ns(request.model, request.priority, allowance_ns, now_ns),
         )
 
     def _refuse_infeasible(self, spec: ModelSpec, earliest_end_ns: int, deadline_ns: int) -> Refusal:
