@@ -73,12 +73,12 @@ class Plan:
 FULL = Plan(
     loads=(0.5, 1.0, 1.5, 2.0, 4.0),
     slos_ms=(50.0, 200.0),
-    seconds=6.0,
+    seconds=5.0,
     rounds=1,
     tuning_loads=(1.5, 4.0),
-    tuning_seconds=3.0,
-    queues=(2, 4, 8, 16, 32),
-    timeouts=(0.25, 0.5, 0.9),
+    tuning_seconds=2.0,
+    queues=(4, 8, 16),
+    timeouts=(0.5, 0.9),
     answer_s_max=3.5,
 )
 QUICK = Plan(
