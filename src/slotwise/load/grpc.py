@@ -7,7 +7,6 @@ the call's own deadline too only where that is asked for, since the library then
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
@@ -19,6 +18,7 @@ from slotwise.client.grpc import METHOD, channel_of, connect, encode, error_of, 
 from slotwise.client.question import Question
 from slotwise.facts.value import value
 from slotwise.load.lines import ANSWERED, OnReply, Reply, reply_of
+from slotwise.load.places import Links, Place
 from slotwise.load.requests import Requests
 from slotwise.workload.values import Arrival
 
@@ -52,26 +52,14 @@ class GrpcWay:
         self._metadata = metadata_of(token)
         self._ca_file = ca_file
         self._has_deadlines = has_deadlines
-        self._links: Counter[_Link] = Counter()
-        """Channels, and how many of their places are lines."""
+        self._links = Links(self._link, lambda _: LINES_PER_CHANNEL)
         self.request = Requests(self._made, lambda message: len(message.data)).of
 
     async def open(self, count: int) -> Sequence[GrpcLine]:
         """So many lines. Raises Unreachable."""
-        made: list[GrpcLine] = []
-        for lost in [link for link in self._links if not link.is_open]:
-            del self._links[lost]
+        for lost in self._links.forget_lost():
             await lost.close()
-        try:
-            while len(made) < count:
-                link = await self._link()
-                self._links[link] += 1
-                made.append(GrpcLine(link, self._put_back))
-        except BaseException:
-            for line in made:
-                line.close()
-            raise
-        return made
+        return await self._links.lines(count, GrpcLine)
 
     async def close(self) -> None:
         """Close every channel."""
@@ -79,17 +67,10 @@ class GrpcWay:
             await link.close()
 
     async def _link(self) -> _Link:
-        """A channel with a place left; a new one if need be."""
-        for link, taken in self._links.items():
-            if taken < LINES_PER_CHANNEL:
-                return link
         channel = channel_of(self._target, is_tls=self._address.is_tls, ca_file=self._ca_file)
         link = _Link(channel, self._target, self._metadata)
         await link.open()
         return link
-
-    def _put_back(self, link: _Link) -> None:
-        self._links[link] -= 1
 
     def _made(self, arrival: Arrival) -> Message:
         question = self._question_of(arrival)
@@ -137,30 +118,16 @@ class _Link:
         return reply
 
 
-class GrpcLine:
-    """A place for one call on a channel."""
+class GrpcLine(Place[_Link]):
+    """A place for one call on a channel; a call that is taken back is cancelled."""
 
-    def __init__(self, link: _Link, put_back: Callable[[_Link], None]) -> None:
-        self._link = link
-        self._put_back = put_back
-        self._is_closed = False
-        self._asking: asyncio.Task[Reply | None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used."""
-        return self._link.is_open and not self._is_closed
+    _asking: asyncio.Task[Reply | None] | None = None
 
     def send(self, request: Message, on_reply: OnReply) -> None:
         """Make the call; `on_reply` is called later."""
         self._asking = asyncio.create_task(self._link.ask(request))
         self._asking.add_done_callback(lambda ended: on_reply(None if ended.cancelled() else ended.result()))
 
-    def close(self) -> None:
-        """Give the place back; a call under way is cancelled."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._put_back(self._link)
+    def _take_back(self) -> None:
         if self._asking is not None:
             self._asking.cancel()

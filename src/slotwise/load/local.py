@@ -6,7 +6,6 @@ What is sent again and again is laid into shared memory once, so that a request 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from slotwise.client.question import Question
 from slotwise.client.sharing import Inputs
 from slotwise.client.wire import STRINGS, Array, InferResult
 from slotwise.load.lines import ANSWERED, OnReply, reply_of
+from slotwise.load.places import Links, Place
 from slotwise.load.requests import Requests
 from slotwise.workload.values import Arrival
 
@@ -31,24 +31,13 @@ class LocalWay:
         self._inputs = Inputs(INPUTS_BYTES)
         self._laid: dict[int, tuple[Array, Array]] = {}
         """By its id: an array, and where it lies in shared memory."""
-        self._links: Counter[AsyncLocalClient] = Counter()
-        """Connections, and how many of their places are lines."""
+        self._links = Links(self._link, lambda link: link.requests_max)
         self.request = Requests(self._made, lambda _: 0).of
 
     async def open(self, count: int) -> Sequence[LocalLine]:
         """So many lines, on as few connections as the server allows. Raises the ClientError that fits."""
-        made: list[LocalLine] = []
-        self._links = Counter({link: taken for link, taken in self._links.items() if link.is_open})
-        try:
-            while len(made) < count:
-                link = await self._link()
-                self._links[link] += 1
-                made.append(LocalLine(link, self._put_back))
-        except BaseException:
-            for line in made:
-                line.close()
-            raise
-        return made
+        self._links.forget_lost()
+        return await self._links.lines(count, LocalLine)
 
     async def close(self) -> None:
         """Leave."""
@@ -57,16 +46,9 @@ class LocalWay:
         self._inputs.close()
 
     async def _link(self) -> AsyncLocalClient:
-        """A connection with a place left; a new one if need be."""
-        for link, taken in self._links.items():
-            if taken < link.requests_max:
-                return link
         link = AsyncLocalClient(self._path, inputs=self._inputs)
         await link.open()
         return link
-
-    def _put_back(self, link: AsyncLocalClient) -> None:
-        self._links[link] -= 1
 
     def _made(self, arrival: Arrival) -> Question:
         asked = self._question_of(arrival)
@@ -88,20 +70,11 @@ class LocalWay:
         return laid
 
 
-class LocalLine:
+class LocalLine(Place[AsyncLocalClient]):
     """A place for one request on a connection."""
 
-    def __init__(self, link: AsyncLocalClient, put_back: Callable[[AsyncLocalClient], None]) -> None:
-        self._link = link
-        self._put_back = put_back
-        self._is_closed = False
-        self._serial = 0
-        self._on_reply: OnReply | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used."""
-        return self._link.is_open and not self._is_closed
+    _serial = 0
+    _on_reply: OnReply | None = None
 
     def send(self, request: Question, on_reply: OnReply) -> None:
         """Send a question; `on_reply` is called later."""
@@ -111,12 +84,7 @@ class LocalLine:
         except ClientError as error:
             asyncio.get_running_loop().call_soon(self._end, error)
 
-    def close(self) -> None:
-        """Give the place back; a question under way is taken back."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._put_back(self._link)
+    def _take_back(self) -> None:
         if self._on_reply is not None:
             self._link.take_back(self._serial)
             asyncio.get_running_loop().call_soon(self._end, None)
