@@ -19,7 +19,7 @@ from slotwise.client import HttpClient, encode_infer
 from slotwise.demo.load import Plan, calibrated, look_at
 from slotwise.demo.mix import Exhibit
 from slotwise.demo.server import Command, Server, running, status
-from slotwise.edges.logs.rows import INFER, OK, ActionRow
+from slotwise.edges.logs.rows import INFER, LOAD, OK, ActionRow
 from slotwise.engine.timeline import read_moments
 from slotwise.facts.events import ModelAdded
 from slotwise.facts.types import ModelSpec
@@ -128,10 +128,19 @@ def read_actions(folder: Path) -> list[ActionRow]:
 
 def batches(actions: Iterable[ActionRow], began_ns: int, ended_ns: int) -> list[ActionRow]:
     """Those that ran a batch to its end and were sent within a time."""
+    return _carried_out(actions, INFER, began_ns, ended_ns)
+
+
+def loads(actions: Iterable[ActionRow], began_ns: int, ended_ns: int) -> list[ActionRow]:
+    """Those that loaded a model and were sent within a time."""
+    return _carried_out(actions, LOAD, began_ns, ended_ns)
+
+
+def _carried_out(actions: Iterable[ActionRow], kind: int, began_ns: int, ended_ns: int) -> list[ActionRow]:
     return [
         row
         for row in actions
-        if row.action_type == INFER and row.status == OK and began_ns <= row.t < ended_ns and row.worker_exec_duration
+        if row.action_type == kind and row.status == OK and began_ns <= row.t < ended_ns and row.worker_exec_duration
     ]
 
 

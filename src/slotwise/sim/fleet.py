@@ -24,9 +24,13 @@ from slotwise.facts.value import value
 
 @value
 class Noise:
-    """How runs differ from the profile: a relative spread, and now and then an overrun by a factor."""
+    """How runs differ from the profile: a relative spread, and now and then an overrun by a factor.
+
+    `load_spread` is the relative spread of loads.
+    """
 
     spread: float = 0.0
+    load_spread: float = 0.0
     overrun_share: float = 0.0
     overrun_factor: float = 10.0
 
@@ -67,6 +71,7 @@ class SimExecutor:
         tell: Callable[[SimExecutor, Event], None],
         truth: Mapping[str, ModelSpec],
         stretch: Callable[[], float],
+        stretch_load: Callable[[], float],
     ) -> None:
         self.slice = slice_
         self.slowness = slice_.slowness
@@ -76,6 +81,7 @@ class SimExecutor:
         self._tell_fleet = tell
         self._truth = truth
         self._stretch = stretch
+        self._stretch_load = stretch_load
         self._residency = Residency(slice_.memory_bytes, slice_.page_bytes)
         self._batches: deque[RunBatch] = deque()
         self._running: RunBatch | None = None
@@ -201,7 +207,7 @@ class SimExecutor:
             self._refuse_load(action, Failure.NO_MEMORY, str(error))
             return
         self._loading = action
-        took_ns = int(spec.profile.load_ns * self.slowness)
+        took_ns = int(spec.profile.load_ns * self.slowness * self._stretch_load())
         self._clock.call_at(now_ns + took_ns, partial(self._end_load, action, now_ns))
 
     def _refuse_load(self, action: Load, failure: Failure, message: str) -> None:
@@ -295,7 +301,12 @@ class SimFleet:
     def _bring_up(self, name: str) -> None:
         slice_ = self._slices[name]
         self._executors[name] = SimExecutor(
-            slice_=slice_, clock=self._clock, tell=self._tell_from, truth=self._truth, stretch=self._stretch
+            slice_=slice_,
+            clock=self._clock,
+            tell=self._tell_from,
+            truth=self._truth,
+            stretch=self._stretch,
+            stretch_load=self._stretch_load,
         )
         self._executors[name].slowness = slice_.slowness * self._slowed.get(name, 1.0)
         way_ns = 2 * self._link_ns[name] if self._settings.is_far else 0
@@ -324,3 +335,7 @@ class SimFleet:
         if noise.overrun_share and self._rng.random() < noise.overrun_share:
             stretch *= noise.overrun_factor
         return stretch
+
+    def _stretch_load(self) -> float:
+        spread = self._settings.noise.load_spread
+        return self._rng.lognormvariate(0.0, spread) if spread else 1.0

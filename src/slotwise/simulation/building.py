@@ -188,7 +188,12 @@ def _fleet(spec: Spec) -> FleetSettings:
         slices=tuple(slices) if spec.nodes else _alike(part.executors or EXECUTORS, part.memory_mib),
         link_ns=int(part.link_us * US),
         is_far=bool(spec.nodes),
-        noise=Noise(spread=part.spread, overrun_share=part.overrun_share, overrun_factor=part.overrun_factor),
+        noise=Noise(
+            spread=part.spread,
+            load_spread=part.load_spread,
+            overrun_share=part.overrun_share,
+            overrun_factor=part.overrun_factor,
+        ),
         restart_ns=int(part.restart_ms * MS),
     )
 

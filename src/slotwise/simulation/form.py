@@ -68,6 +68,7 @@ class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link_us: Amount = 50.0
     restart_ms: Amount = 200.0
     spread: Amount = 0.0
+    load_spread: Amount = 0.0
     overrun_share: Share = 0.0
     overrun_factor: Amount = 10.0
 

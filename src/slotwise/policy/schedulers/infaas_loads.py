@@ -1,7 +1,7 @@
 """What a period's requests ask of the executors, and with which batches these could do it: the sums under `infaas`.
 
 A load is a share of an executor's time: rows a second, by the profiled time of a row in batches of the size that the
-model has there. Copies of a model are taken to share what is asked of it evenly. Pure sums: who acts on them is `infaas`.
+model has there. Copies of a model are taken to share what is asked of it evenly. Pure sums; `infaas` acts on them.
 """
 
 from __future__ import annotations
