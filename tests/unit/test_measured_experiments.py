@@ -81,7 +81,8 @@ def test_figure_10_judges_loads_beside_runs_where_memory_is_short() -> None:
 
 def test_figure_10_finds_that_simulated_loads_end_when_the_books_say() -> None:
     made = experiment("clockwork-fig10")
-    (case,) = (case for case in made.cases(True) if case.id == "simulated-short-clockwork")
+    is_quick = True
+    (case,) = (case for case in made.cases(is_quick) if case.id == "simulated-short-clockwork")
     found = made.run(replace(case, seconds=4.0))
     loads = {(row.error, row.side): row for row in found if row.what == "load"}
     assert loads["duration", "under"].actions > 50

@@ -27,6 +27,7 @@ from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
 from slotwise.laboratory.values import LaboratoryError
 from slotwise.load.http import HttpWay
+from slotwise.load.requests import Requests
 from slotwise.load.sender import Played, Sender
 from slotwise.workload.player import player_of
 from slotwise.workload.values import Arrival, Workload
@@ -68,7 +69,8 @@ class Live:
 
     async def play(self, workload: Workload) -> Act:
         """Ask all that is due, whatever comes back, to the workload's end. Raises ClientError."""
-        sender = Sender(HttpWay(self._server.host, self._server.port, self._request), lines=CONNECTIONS)
+        request = Requests(self._request, len).of
+        sender = Sender(HttpWay(self._server.host, self._server.port, request), lines=CONNECTIONS)
         try:
             await sender.open()
             played = await sender.record(player_of(workload), int(workload.duration_s * S))
@@ -77,7 +79,7 @@ class Live:
         began_ns, ended_ns = (at_ns + self._clock_offset_ns for at_ns in (played.started_ns, played.ended_ns))
         return Act(workload=workload, played=played, began_ns=began_ns, ended_ns=ended_ns)
 
-    def _request(self, arrival: Arrival) -> bytes:
+    def _request(self, arrival: Arrival, _sample: int) -> bytes:
         host = f"{self._server.host}:{self._server.port}"
         told_us = max(1, (arrival.slo_ns - NETWORK_NS) // US)
         return encode_infer(host, arrival.model, self._inputs[arrival.model], timeout_us=told_us)
