@@ -16,8 +16,9 @@ from slotwise.simulation.fleets import CLOCKWORK_PAGES, clockwork_fleet
 from slotwise.simulation.profiles import shipped_profile
 
 PUBLISHED, MENDED, OURS = "clockwork-published", "clockwork", "slotwise"
-POLICIES = (PUBLISHED, OURS, MENDED, "fifo", "edf", "bounded", "clipper")
-"""Clockwork as published and mended, ours, and baselines of ours; `clipper` is like Clipper, and not Clipper itself."""
+POLICIES = (PUBLISHED, OURS, MENDED, "fifo", "edf", "bounded", "clipper", "infaas")
+"""Clockwork as published and mended, ours, and baselines of ours: `clipper` and `infaas` are like Clipper and
+INFaaS, and not these systems themselves."""
 RESNET50 = shipped_profile("resnet50")
 LESS_SHARE = 0.01
 """By this share of it `slotwise` may be below what Clockwork as published reaches."""
