@@ -24,7 +24,7 @@ from slotwise.workload.player import player_of
 SLOS_MS = tuple(2.9 * 1.5**step for step in range(9))
 NAMES_MS = ("2.9", "4.4", "6.5", "10", "15", "22", "33", "50", "74")
 """The steps as the paper's axis has them."""
-STEP_S = 5.0
+STEP_S = 30.0
 FEW_MODELS = 12
 """With these baselines are tried as well."""
 LOADS = ((12, 600), (12, 1200), (12, 2400), (48, 600), (48, 1200), (48, 2400))
