@@ -7,6 +7,7 @@ Times are integer nanoseconds on the engine's clock, sizes are bytes, and a mode
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from slotwise.facts.profile import Profile
 from slotwise.facts.value import value
@@ -17,7 +18,7 @@ PRIORITY_LOWEST = 9
 PRIORITY_STEP = 10.0
 """How many answers of one level of priority are worth one of the level above."""
 
-FOREVER_NS = 1 << 62
+FOREVER_NS: Final = 1 << 62
 """An instant that never comes: no deadline, nothing due."""
 
 
