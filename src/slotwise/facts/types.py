@@ -32,6 +32,8 @@ class Outcome(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # an enum's own is written in Python, and each reply is counted by its outcome
+
 
 class Reason(Enum):
     """Why a request was not answered in time."""
@@ -57,6 +59,8 @@ class Reason(Enum):
     SHUTTING_DOWN = "shutting_down"
     NO_ROOM = "no_room"
     """No shared memory was left for what passes between a pipeline's steps."""
+
+    __hash__ = object.__hash__  # as that of outcomes
 
 
 class Failure(Enum):
