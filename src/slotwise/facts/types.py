@@ -195,6 +195,8 @@ class Request:
 
     def worth(self, spec: ModelSpec) -> float:
         """What an answer in time is worth: the model's weight, and a factor for each level of priority."""
+        if self.priority == PRIORITY_DEFAULT:
+            return spec.weight
         return spec.weight * float(PRIORITY_STEP ** (PRIORITY_DEFAULT - self.priority))
 
 

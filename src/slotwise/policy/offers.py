@@ -203,9 +203,9 @@ def end_after_load_ns(
     request = ticket.request
     spec = view.models[request.model].spec
     way_ns = view.estimates.way_ns(executor.name, spec.id)
-    load = next((load for load in executor.loads.values() if load.model == spec.id), None)
-    if load is not None:
-        ready_ns = max(now_ns, load.predicted_end_ns + way_ns)
+    loads = [load for load in executor.loads.values() if load.model == spec.id] if executor.loads else []
+    if loads:
+        ready_ns = max(now_ns, loads[0].predicted_end_ns + way_ns)
     else:
         ready_ns = now_ns + placement.wait_ns(executor, now_ns) + view.estimates.load_ns(spec) + way_ns
     free_ns = executor.free_ns(now_ns) + table.start_ns(table.place_for(request.deadline_ns))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-from slotwise.facts.types import FOREVER_NS, ModelSpec
+from slotwise.facts.types import FOREVER_NS, ModelSpec, Request
 from slotwise.policy.view import Ticket, TicketState, total
 
 AMPLE_NS: Final = FOREVER_NS >> 1
@@ -34,7 +34,7 @@ class Slot:
         self.tickets = tickets
         self.rows, self.work = total(requests)
         self.cost_ns = cost_ns
-        self.key_ns = self.deadline_ns = min([request.deadline_ns for request in requests])
+        self.key_ns = self.deadline_ns = _first_deadline_ns(requests)
 
     def worth(self) -> float:
         """What answering all of it in time is worth."""
@@ -43,6 +43,12 @@ class Slot:
     def can_run(self) -> bool:
         """Whether its requests wait; those of a batch that was told to stop and is not back do not."""
         return self.tickets[0].state is TicketState.WAITING
+
+
+def _first_deadline_ns(requests: list[Request]) -> int:
+    if len(requests) == 1:
+        return requests[0].deadline_ns
+    return min([request.deadline_ns for request in requests])
 
 
 class Timetable:
@@ -123,7 +129,7 @@ class Timetable:
         requests = [other.request for other in slot.tickets]
         slot.rows, slot.work = total(requests)
         slot.cost_ns = cost_ns
-        slot.deadline_ns = min([request.deadline_ns for request in requests])
+        slot.deadline_ns = _first_deadline_ns(requests)
         self._recompute(self.position(slot))
 
     def remove(self, slot: Slot) -> None:

@@ -137,7 +137,7 @@ class ExecutorView:
 
     def uses(self, model: str) -> bool:
         """Whether a batch of the model is on its way or running here."""
-        return any(batch.spec.id == model for batch in self.batches)
+        return bool(self.batches) and any(batch.spec.id == model for batch in self.batches)
 
     def add(self, batch: BatchInFlight) -> None:
         """Note that a batch was sent."""
@@ -197,4 +197,6 @@ class View:
 
     def load_wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long until the loads under way at an executor are done."""
-        return max((load.predicted_end_ns - now_ns for load in executor.loads.values()), default=0)
+        if not executor.loads:
+            return 0
+        return max([load.predicted_end_ns - now_ns for load in executor.loads.values()])

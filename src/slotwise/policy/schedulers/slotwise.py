@@ -26,6 +26,7 @@ from slotwise.facts.events import (
     LoadFailed,
     ModelAdded,
     ModelRemoved,
+    Woke,
 )
 from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal, Request
 from slotwise.facts.units import MS, US
@@ -129,6 +130,8 @@ class Slotwise:
     def noted(self, event: Event, now_ns: int) -> None:
         """Follow batches, executors and models as they come and go."""
         self._placement.noted(event)
+        if type(event) is Woke:
+            return
         match event:
             case BatchDone() | BatchFailed():
                 self._demand.note_busy(event.ended_ns - event.started_ns, now_ns)
@@ -175,7 +178,8 @@ class Slotwise:
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
-        due_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns(), self._placement.due_ns())
+        waiting_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns())
+        due_ns = min(waiting_ns, self._placement.due_ns())
         if not len(self._promises):
             return due_ns
         for lane in self._lanes:
@@ -329,7 +333,9 @@ class Slotwise:
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
-        latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
+        latest_ns = slot.deadline_ns
+        if len(slot.tickets) > 1:
+            latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
         return Run(executor=executor.name, model=slot.spec.id, tickets=tuple(slot.tickets), latest_ns=latest_ns)
 
     def _gather(self, table: Timetable, slot: Slot, base_ns: int) -> None:
