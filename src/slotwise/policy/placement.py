@@ -135,7 +135,7 @@ class Placement:
 
     def is_anywhere(self, model: str) -> bool:
         """Whether any executor holds the model, or is loading it."""
-        return any(executor.residency.is_here(model) for executor in self._view.executors.values())
+        return self._view.copies(model) > 0
 
     def wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long a load asked for now would wait behind those under way and promised before it."""
@@ -276,7 +276,7 @@ class Placement:
     def _kept(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
         assert self._auction is not None, "only bids are weighed against what is kept"
         kept = self._auction.keeping(executor, spec, now_ns)
-        return kept * (self._settings.copy_discount if self._is_elsewhere(spec.id, executor) else 1.0)
+        return kept * (self._settings.copy_discount if self._view.is_elsewhere(spec.id, executor) else 1.0)
 
     def _exchange(self, executor: ExecutorView, now_ns: int) -> LoadModel | UnloadModel | None:
         """Fetch what is asked for and on no executor, if much less is asked of what would have to go."""
@@ -314,18 +314,18 @@ class Placement:
         if has_bids or not self._settings.spread or not executor.residency.pages_free:
             return None
         free_bytes = executor.residency.pages_free * executor.residency.page_bytes
-        best: tuple[bool, float] | None = None
-        chosen = ""
-        for model in self._view.models.values():
-            spec = model.spec
-            if executor.residency.is_here(spec.id) or model.broken or spec.profile.memory_bytes > free_bytes:
+        chosen: ModelSpec | None = None
+        is_best_only, best_per_s = False, 0.0
+        for model, known in self._view.models.items():
+            if executor.residency.is_here(model) or known.broken or known.spec.profile.memory_bytes > free_bytes:
                 continue
-            rank = (not self._is_elsewhere(spec.id, executor), self._demand.per_s(spec.id, now_ns))
-            if best is None or rank > best:
-                best, chosen = rank, spec.id
-        if best is None or not executor.residency.can_load(self._view.models[chosen].spec.profile.memory_bytes):
+            is_only = not self._view.is_elsewhere(model, executor)
+            per_s = self._demand.per_s(model, now_ns)
+            if chosen is None or is_only > is_best_only or (is_only == is_best_only and per_s > best_per_s):
+                chosen, is_best_only, best_per_s = known.spec, is_only, per_s
+        if chosen is None or not executor.residency.can_load(chosen.profile.memory_bytes):
             return None
-        return LoadModel(executor=executor.name, model=chosen)
+        return LoadModel(executor=executor.name, model=chosen.id)
 
     def _victims(self, executor: ExecutorView) -> list[ModelSpec]:
         """The models that may go: those no batch needs, and of them those nobody waits for, if there are any."""
@@ -344,19 +344,16 @@ class Placement:
         """Whether any model may go; most can, so most often the first one tells."""
         busy = [batch.spec.id for batch in executor.batches]
         for model in executor.residency.models():
-            if model in self._view.models and model not in busy and executor.can_run(model):
-                if self._settings.evict_waiting or not self._is_waiting(model, executor.name):
-                    return True
+            is_idle = model in self._view.models and model not in busy and executor.can_run(model)
+            if is_idle and (self._settings.evict_waiting or not self._is_waiting(model, executor.name)):
+                return True
         return False
 
     def _worth(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
         model = spec.id
         pages = max(1, executor.residency.pages_needed(spec.profile.memory_bytes))
         worth = (self._demand.per_s(model, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
-        return worth * (self._settings.copy_discount if self._is_elsewhere(model, executor) else 1.0)
-
-    def _is_elsewhere(self, model: str, executor: ExecutorView) -> bool:
-        return any(other is not executor and other.residency.is_here(model) for other in self._view.executors.values())
+        return worth * (self._settings.copy_discount if self._view.is_elsewhere(model, executor) else 1.0)
 
 
 def _first_least(worths: list[float]) -> int:

@@ -194,6 +194,26 @@ class View:
         self.tickets: dict[int, Ticket] = {}
         self.models: dict[str, ModelView] = {}
         self.executors: dict[str, ExecutorView] = {}
+        self._copies: dict[str, int] = {}
+        """How many executors hold each model that any does."""
+
+    def copies(self, model: str) -> int:
+        """How many executors hold a model, or are loading it."""
+        return self._copies.get(model, 0)
+
+    def is_elsewhere(self, model: str, executor: ExecutorView) -> bool:
+        """Whether another executor holds a model, or is loading it."""
+        return self._copies.get(model, 0) > (1 if executor.residency.is_here(model) else 0)
+
+    def note_copy(self, model: str) -> None:
+        """One more executor holds a model."""
+        self._copies[model] = self._copies.get(model, 0) + 1
+
+    def note_copy_gone(self, model: str) -> None:
+        """One executor less holds a model."""
+        self._copies[model] -= 1
+        if not self._copies[model]:
+            del self._copies[model]
 
     def load_wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long until the loads under way at an executor are done."""

@@ -169,9 +169,10 @@ class Slotwise:
             self._leave(expired)
             return Drop(ticket=expired, reason=Reason.EXPIRED, message="its model was not ready in time")
         if len(self._promises):
+            busy = [lane for lane in self._lanes if lane.table.slots]
             for lane in self._lanes:
                 if _is_hungry(lane, now_ns):
-                    choice = self._feed(lane, now_ns)
+                    choice = self._feed(lane, busy, now_ns)
                     if choice is not None:
                         return choice
         return self._place(now_ns)
@@ -316,11 +317,11 @@ class Slotwise:
         pressure = self._reserve.add(name)
         self._lanes.append(Lane(executor, table, known, pressure, self._settings.ahead_ns + known.far_ns))
 
-    def _feed(self, lane: Lane, now_ns: int) -> Choice | None:
+    def _feed(self, lane: Lane, busy: list[Lane], now_ns: int) -> Choice | None:
         executor, table = lane.executor, lane.table
         base_ns = executor.free_ns(now_ns)
         if not table.slots:
-            return self._take_over(lane, base_ns, now_ns)
+            return self._take_over(lane, busy, base_ns, now_ns)
         slot = table.slots[0]
         base_ns += lane.known.way_ns(slot.spec.id)
         missed = table.first_missed(base_ns)
@@ -371,13 +372,13 @@ class Slotwise:
         message = "what ran before it took longer than was expected"
         return Drop(ticket=ticket, reason=Reason.EXPIRED, message=message, predicted_ns=end_ns)
 
-    def _take_over(self, lane: Lane, base_ns: int, now_ns: int) -> Run | None:
+    def _take_over(self, lane: Lane, busy: list[Lane], base_ns: int, now_ns: int) -> Run | None:
         """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
         executor, per_ns = lane.executor, self._demand.price_per_ns
-        busy = [other for other in self._lanes if _has_any_for(other.table, executor)]
-        if len(busy) > 1:
-            busy.sort(key=lambda other: -other.table.backlog_ns)
-        for other in busy:
+        owners = [other for other in busy if _has_any_for(other.table, executor)]
+        if len(owners) > 1:
+            owners.sort(key=lambda other: -other.table.backlog_ns)
+        for other in owners:
             table = other.table
             owner_ns = other.executor.free_ns(now_ns)
             for place, slot in enumerate(table.slots):
