@@ -18,7 +18,7 @@ TABLES = {"__init__.py", "presets.py"}
 OTHERS = (
     *("facts/residency", "facts/profile", "facts/histogram"),
     *("engine/clock", "engine/loop", "engine/statistics", "pipelines/relay"),
-    *("sim/fleet", "sim/front", "sim/world", "workload/arrivals", "workload/player"),
+    *("sim/fleet", "sim/front", "sim/links", "sim/world", "workload/arrivals", "workload/player"),
 )
 
 

@@ -16,7 +16,7 @@ from slotwise.facts.actions import Action, Unload
 from slotwise.facts.events import Event
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
-from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, RESNET50, fleet, not_below, settings_of
+from slotwise.laboratory.clockwork import OURS, POLICIES, PUBLISHED, RESNET50, fleet, not_below, settings_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, at_most, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Machinery, Stretch, Watch, play
 from slotwise.simulation.fleets import CLOCKWORK_PAGES
@@ -25,7 +25,6 @@ from slotwise.workload.named import build
 from slotwise.workload.player import player_of
 
 SLO_MS = 100
-POLICIES = (PUBLISHED, OURS, MENDED, "edf", "bounded", "clipper")
 FULL_POLICIES = (PUBLISHED, OURS)
 MODELS, LEAD_IN_S, GROWTH_PER_S, BUCKET_S = 3600, 300, 1, 10
 """The paper's hour."""

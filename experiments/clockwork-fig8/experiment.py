@@ -14,14 +14,13 @@ import msgspec
 from slotwise.edges.plots.panels import Curve, Panel, draw_panels
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
-from slotwise.laboratory.clockwork import MENDED, OURS, PUBLISHED, RESNET50, fleet, not_below, settings_of
+from slotwise.laboratory.clockwork import OURS, POLICIES, PUBLISHED, RESNET50, fleet, not_below, settings_of
 from slotwise.laboratory.values import Case, Claim, Experiment, at_least, near
 from slotwise.laboratory.virtual import WARM_UP_NS, Watch, play
 from slotwise.simulation.models import copies
 from slotwise.workload.named import build
 from slotwise.workload.player import player_of
 
-POLICIES = (PUBLISHED, OURS, MENDED, "edf")
 SLOS_MS = tuple(2.9 * 1.5**step for step in range(9))
 NAMES_MS = ("2.9", "4.4", "6.5", "10", "15", "22", "33", "50", "74")
 """The steps as the paper's axis has them."""

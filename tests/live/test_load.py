@@ -149,6 +149,8 @@ def test_requests_that_go_unanswered_are_told_and_make_the_command_fail(tmp_path
         ((), 2, "say what to ask"),
         (("--workload", "simpel"), 2, "did you mean simple?"),
         (("--rate", "1", "--shape", "x"), 2, "write INPUT=1,128"),
+        (("--rate", "1", "--shape", "x=1,4", "--inputs", "a.npz"), 2, "--shape is for inputs that are made"),
+        (("--rate", "1", "--inputs", "nowhere.npz"), 2, "nowhere.npz"),
     ],
 )
 def test_input_that_is_wrong_is_told_in_a_line(

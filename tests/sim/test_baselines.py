@@ -11,7 +11,7 @@ from slotwise.policy.presets import build_controller
 from slotwise.policy.schedulers import SCHEDULERS
 from tests.sim.systems import Log, ask, copies, feed, system, warm
 
-REFUSE_NOTHING = ("clockwork", "clockwork-published", "fifo", "edf", "deferred", "clipper")
+REFUSE_NOTHING = ("clockwork", "clockwork-published", "fifo", "edf", "deferred", "clipper", "infaas")
 FLAT = Profile(rows=(1, 16), run_ns=(4 * MS, 64 * MS), load_ns=8 * MS, memory_bytes=7 << 24)
 """A model whose batches save nothing."""
 
@@ -48,7 +48,7 @@ def test_these_refuse_nobody_however_much_is_asked(policy: str) -> None:
     assert Outcome.REFUSED not in world.front.tally().outcomes
 
 
-@pytest.mark.parametrize("policy", ["fifo", "clipper"])
+@pytest.mark.parametrize("policy", ["fifo", "clipper", "infaas"])
 def test_these_answer_everybody_however_late(policy: str) -> None:
     models = copies(3)
     world = system(policy, models)

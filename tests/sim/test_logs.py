@@ -113,6 +113,25 @@ def test_a_cold_start_is_one_whose_model_nobody_held() -> None:
     assert {row.action_id for row in made.actions if row.action_type == EVICT} <= loads
 
 
+def test_loads_are_expected_to_end_one_after_the_other() -> None:
+    made = Logged("slotwise", noise=QUIET)
+    made.world.run(1 * S)
+    load_ns = made.models[0].profile.load_ns
+    loads = [row for row in made.actions if row.action_type == LOAD and row.worker_id == "e0"]
+    assert len(loads) == 4
+    assert {row.expected_exec_complete for row in loads} == {load_ns}, "one at a time was sent"
+    assert {(row.worker_exec_complete or 0) - load_ns for row in loads} == {50_000}, "it knows of no link"
+
+
+def test_loads_of_a_simulation_are_spread_as_it_says() -> None:
+    made = Logged("slotwise", noise=Noise(load_spread=0.1))
+    made.world.run(1 * S)
+    took_ns = {row.worker_exec_duration or 0 for row in made.actions if row.action_type == LOAD}
+    load_ns = made.models[0].profile.load_ns
+    assert len(took_ns) == 8
+    assert 0.5 * load_ns < min(took_ns) < load_ns < max(took_ns) < 2 * load_ns
+
+
 def test_a_quiet_run_has_the_times_of_its_profile_in_the_log() -> None:
     made = Logged("slotwise", noise=QUIET)
     warm(made.world, made.models)

@@ -18,6 +18,7 @@ from slotwise.facts.types import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LO
 from slotwise.facts.units import MS, S
 from slotwise.policy.controller import Limits
 from slotwise.policy.presets import build_controller
+from slotwise.policy.schedulers import SCHEDULERS
 from slotwise.sim.checks import Checks
 from slotwise.sim.faults import Faults, Injector
 from slotwise.sim.fleet import FleetSettings, Noise, SimSlice
@@ -129,9 +130,7 @@ def test_a_day_of_faults_breaks_no_invariant_and_loses_no_request(seed: int, day
     assert tally.outcomes[Outcome.IN_TIME] > 0.3 * tally.offered
 
 
-@pytest.mark.parametrize(
-    "policy", ["slotwise", "clockwork", "clockwork-published", "fifo", "edf", "deferred", "bounded", "clipper"]
-)
+@pytest.mark.parametrize("policy", SCHEDULERS)
 def test_every_policy_lives_through_an_hour_of_faults(policy: str) -> None:
     checks = Checks()
     world, _ = live_through(policy, 3, 3_600.0, [checks])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from slotwise.edges.logs.rows import INFER, OK, ActionRow
+from slotwise.edges.logs.rows import INFER, LOAD, OK, ActionRow
 from slotwise.laboratory import live
 from slotwise.laboratory.azure import day
 from slotwise.laboratory.finding import find
@@ -60,11 +61,33 @@ def test_figure_2_compares_many_at_once_with_one_alone() -> None:
 
 def test_figure_10_finds_fault_with_books_that_do_not_add_up() -> None:
     errors = [("duration", "over"), ("duration", "under"), ("completion", "over"), ("completion", "under")]
-    common = {"form": "simulated", "policy": "slotwise", "ms_p99": 0.2}
+    common = {"form": "simulated", "policy": "slotwise", "what": "run", "ms_p99": 0.2}
     found = [{**common, "error": error, "side": side} for error, side in errors]
     claims = judged("clockwork-fig10", *found, {**common, "error": "unexplained", "side": "both", "ms_p99": 0.5})
     assert claims["fig10.simulated.completion_over_duration slotwise"].value == pytest.approx(1.0)
     assert not claims["fig10.simulated.unexplained_ms_p99 slotwise"].holds
+
+
+def test_figure_10_judges_loads_beside_runs_where_memory_is_short() -> None:
+    errors = [("duration", "over"), ("duration", "under"), ("completion", "over"), ("completion", "under")]
+    common = {"form": "real-short", "policy": "slotwise"}
+    runs = [{**common, "what": "run", "error": error, "side": side, "ms_p99": 20.0} for error, side in errors]
+    loads = [{**common, "what": "load", "error": error, "side": side, "ms_p99": 60.0} for error, side in errors]
+    claims = judged("clockwork-fig10", *runs, *loads)
+    assert claims["fig10.real-short.duration_ms_p99 slotwise"].holds
+    assert not claims["fig10.real-short.load_duration_ms_p99 slotwise"].holds
+    assert claims["fig10.real-short.load_completion_over_duration slotwise"].value == pytest.approx(1.0)
+
+
+def test_figure_10_finds_that_simulated_loads_end_when_the_books_say() -> None:
+    made = experiment("clockwork-fig10")
+    is_quick = True
+    (case,) = (case for case in made.cases(is_quick) if case.id == "simulated-short-clockwork")
+    found = made.run(replace(case, seconds=4.0))
+    loads = {(row.error, row.side): row for row in found if row.what == "load"}
+    assert loads["duration", "under"].actions > 50
+    assert loads["duration", "under"].ms_max > 0.1, "loads have a spread"
+    assert loads["unexplained", "both"].ms_max < 0.1
 
 
 def test_figure_9_holds_ours_against_clockwork_as_published() -> None:
@@ -121,3 +144,5 @@ def test_the_log_of_actions_is_read_back_as_it_was_written(tmp_path: Path) -> No
     assert actions == [ran]
     assert live.batches(actions, 0, 6) == [ran]
     assert live.batches(actions, 6, 9) == []
+    assert live.loads(actions, 0, 6) == []
+    assert live.loads([ran._replace(action_type=LOAD)], 0, 6) == [ran._replace(action_type=LOAD)]

@@ -53,6 +53,7 @@ def load(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same requests.")] = 1,
     shape: Annotated[list[str] | None, typer.Option(help="Shape of an input, as INPUT=1,128; it may vary.")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="File of samples to ask with: .npz or .json. [made]")] = None,
     margin_ms: Annotated[float, typer.Option(min=0, help="The server is told so much less.")] = MARGIN_NS / MS,
     answer_s: Annotated[float, typer.Option(min=0.001, help="Without a reply by then: unanswered.")] = ANSWER_S_MAX,
     call_deadlines: Annotated[
@@ -70,6 +71,8 @@ def load(
 ) -> None:
     """Ask a live server what a workload asks, open loop or closed, and tell what came of it."""
     with told_errors(*WRONG, WorkloadError, AddressError, BadRequest, ValueError, failed=(*FAILED, Ended)):
+        if shape and inputs is not None:
+            raise configs.ConfigError("--shape is for inputs that are made; a file of --inputs has shapes of its own")
         before = None if compare is None else _read_report(compare)
         wanted = _wanted(rate, even, concurrency, heed, requests, workload, parameters or [])
         settings = Settings(
@@ -80,6 +83,7 @@ def load(
             connections=connections,
             seed=seed,
             shapes=dict(map(_shape, shape or ())),
+            inputs=inputs,
             margin_ns=int(margin_ms * MS),
             answer_s_max=answer_s,
         )
@@ -218,6 +222,8 @@ def _prepared_lines(what: Prepared) -> Iterator[str]:
     yield f"{what.about}; over {what.connections} connections"
     for taken in what.taken[:MODELS_TOLD]:
         yield f"{taken.model}: {taken.input} is {list(taken.taken)} of {list(taken.told)}; --shape says otherwise"
+    for given in what.given[:MODELS_TOLD]:
+        yield f"{given.model}: {given.samples} samples of {given.bytes_min} to {given.bytes_max} bytes, in turn"
     if len(what.taken) > MODELS_TOLD:
         yield f"and of {len(what.taken) - MODELS_TOLD} more inputs, 1 where they vary"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from math import prod
 from urllib.parse import quote
 
 import msgspec
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slotwise.client.errors import BadRequest, ClientError, ModelNotFound, Refused, ServerFault, TooLate
-from slotwise.edges.oip.datatypes import BYTES, TensorFault, elements_of
+from slotwise.edges.oip.datatypes import BYTES, TensorFault, elements_of, pack
 from slotwise.facts.value import value
 
 Array = NDArray[np.generic]
@@ -259,13 +260,26 @@ def _infer_path(model: str) -> str:
 
 def packed(name: str, array: Array) -> tuple[str, bytes]:
     """An array's datatype, and its bytes as they go over the wire. Raises BadRequest."""
-    if array.dtype.kind in STRINGS:
+    datatype = datatype_of(array)
+    if datatype == BYTES:
         elements = [_as_bytes(name, element) for element in array.ravel().tolist()]
         return BYTES, b"".join([len(element).to_bytes(4, "little") + element for element in elements])
-    datatype = DATATYPES.get(array.dtype)
     if datatype is None:
         raise BadRequest(f"input {name!r} has the type {array.dtype}, which the protocol does not know; convert it")
     return datatype, array.tobytes()
+
+
+def datatype_of(array: Array) -> str | None:
+    """What the protocol calls an array's type; None for one that it does not know."""
+    return BYTES if array.dtype.kind in STRINGS else DATATYPES.get(array.dtype)
+
+
+def array_of(datatype: str, shape: tuple[int, ...], data: msgspec.Raw) -> Array:
+    """A tensor's JSON values, flat or nested, as an array. Raises ValueError, whose text reads on from its name."""
+    content = pack(data, datatype, shape, prod(shape))
+    if datatype == BYTES:
+        return elements_as_array(memoryview(content), shape)
+    return np.frombuffer(content, DTYPES[datatype]).reshape(shape)
 
 
 def _as_bytes(name: str, element: object) -> bytes:

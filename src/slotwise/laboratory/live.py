@@ -19,7 +19,7 @@ from slotwise.client import HttpClient, encode_infer
 from slotwise.demo.load import Plan, calibrated, look_at
 from slotwise.demo.mix import Exhibit
 from slotwise.demo.server import Command, Server, running, status
-from slotwise.edges.logs.rows import INFER, OK, ActionRow
+from slotwise.edges.logs.rows import INFER, LOAD, OK, ActionRow
 from slotwise.engine.timeline import read_moments
 from slotwise.facts.events import ModelAdded
 from slotwise.facts.types import ModelSpec
@@ -27,6 +27,7 @@ from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
 from slotwise.laboratory.values import LaboratoryError
 from slotwise.load.http import HttpWay
+from slotwise.load.requests import Requests
 from slotwise.load.sender import Played, Sender
 from slotwise.workload.player import player_of
 from slotwise.workload.values import Arrival, Workload
@@ -68,7 +69,8 @@ class Live:
 
     async def play(self, workload: Workload) -> Act:
         """Ask all that is due, whatever comes back, to the workload's end. Raises ClientError."""
-        sender = Sender(HttpWay(self._server.host, self._server.port, self._request), lines=CONNECTIONS)
+        request = Requests(self._request, len).of
+        sender = Sender(HttpWay(self._server.host, self._server.port, request), lines=CONNECTIONS)
         try:
             await sender.open()
             played = await sender.record(player_of(workload), int(workload.duration_s * S))
@@ -77,7 +79,7 @@ class Live:
         began_ns, ended_ns = (at_ns + self._clock_offset_ns for at_ns in (played.started_ns, played.ended_ns))
         return Act(workload=workload, played=played, began_ns=began_ns, ended_ns=ended_ns)
 
-    def _request(self, arrival: Arrival) -> bytes:
+    def _request(self, arrival: Arrival, _sample: int) -> bytes:
         host = f"{self._server.host}:{self._server.port}"
         told_us = max(1, (arrival.slo_ns - NETWORK_NS) // US)
         return encode_infer(host, arrival.model, self._inputs[arrival.model], timeout_us=told_us)
@@ -128,10 +130,19 @@ def read_actions(folder: Path) -> list[ActionRow]:
 
 def batches(actions: Iterable[ActionRow], began_ns: int, ended_ns: int) -> list[ActionRow]:
     """Those that ran a batch to its end and were sent within a time."""
+    return _carried_out(actions, INFER, began_ns, ended_ns)
+
+
+def loads(actions: Iterable[ActionRow], began_ns: int, ended_ns: int) -> list[ActionRow]:
+    """Those that loaded a model and were sent within a time."""
+    return _carried_out(actions, LOAD, began_ns, ended_ns)
+
+
+def _carried_out(actions: Iterable[ActionRow], kind: int, began_ns: int, ended_ns: int) -> list[ActionRow]:
     return [
         row
         for row in actions
-        if row.action_type == INFER and row.status == OK and began_ns <= row.t < ended_ns and row.worker_exec_duration
+        if row.action_type == kind and row.status == OK and began_ns <= row.t < ended_ns and row.worker_exec_duration
     ]
 
 

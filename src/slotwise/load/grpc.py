@@ -7,7 +7,7 @@ the call's own deadline too only where that is asked for, since the library then
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import grpc
@@ -15,8 +15,8 @@ import grpc
 from slotwise.client.address import GrpcAddress
 from slotwise.client.errors import ConnectionLost, Refused
 from slotwise.client.grpc import METHOD, channel_of, connect, encode, error_of, metadata_of, target_of
-from slotwise.client.question import Question
 from slotwise.facts.value import value
+from slotwise.load.inputs import Questions
 from slotwise.load.lines import ANSWERED, OnReply, Reply, reply_of
 from slotwise.load.places import Links, Place
 from slotwise.load.requests import Requests
@@ -39,7 +39,7 @@ class GrpcWay:
     def __init__(
         self,
         address: GrpcAddress,
-        question_of: Callable[[Arrival], Question],
+        questions: Questions,
         *,
         token: str = "",
         ca_file: str = "",
@@ -48,12 +48,12 @@ class GrpcWay:
         """Raises ValueError for what is no token."""
         self._address = address
         self._target = target_of(address.host, address.port)
-        self._question_of = question_of
+        self._questions = questions
         self._metadata = metadata_of(token)
         self._ca_file = ca_file
         self._has_deadlines = has_deadlines
         self._links = Links(self._link, lambda _: LINES_PER_CHANNEL)
-        self.request = Requests(self._made, lambda message: len(message.data)).of
+        self.request = Requests(self._made, lambda message: len(message.data), questions.samples).of
 
     async def open(self, count: int) -> Sequence[GrpcLine]:
         """So many lines. Raises Unreachable."""
@@ -72,8 +72,8 @@ class GrpcWay:
         await link.open()
         return link
 
-    def _made(self, arrival: Arrival) -> Message:
-        question = self._question_of(arrival)
+    def _made(self, arrival: Arrival, sample: int) -> Message:
+        question = self._questions.of(arrival, sample)
         deadline_s = question.timeout_us / 1e6 if self._has_deadlines and question.timeout_us else None
         return Message(data=encode(question).SerializeToString(), deadline_s=deadline_s)
 

@@ -1,4 +1,4 @@
-"""The way over HTTP: a line is a connection, and a request is the bytes that go over it, encoded once."""
+"""The way over HTTP: a line is a connection, and a request is the bytes that go over it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Callable, Sequence
 
 from slotwise.client.connection import Connection
 from slotwise.client.errors import BadRequest, Unreachable
-from slotwise.load.requests import Requests
 from slotwise.workload.values import Arrival
 
 
 class HttpWay:
-    """Connections to one server. `encode` makes the whole HTTP request for an arrival, in whatever form it takes."""
+    """Connections to one server. `request` is the whole HTTP request for an arrival, in whatever form it takes."""
 
     def __init__(
-        self, host: str, port: int, encode: Callable[[Arrival], bytes], *, tls: ssl.SSLContext | None = None
+        self, host: str, port: int, request: Callable[[Arrival], bytes], *, tls: ssl.SSLContext | None = None
     ) -> None:
         self._address = (host, port)
         self._tls = tls
-        self.request = Requests(encode, len).of
+        self.request = request
 
     async def open(self, count: int) -> Sequence[Connection]:
         """So many connections. Raises Unreachable, or BadRequest for TLS that is not trusted."""

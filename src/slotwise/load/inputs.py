@@ -1,7 +1,7 @@
 """What models are asked: inputs in the shapes that the server tells, filled from a seed, made once and sent again.
 
 Random numbers for floats, 0 and 1 for whole numbers, a letter for strings: the values are of no matter to a server.
-Models with the same inputs share them. Pure.
+Models with the same inputs share them. Where inputs are given, as a file's samples, none are made. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from slotwise.client.question import Question
 from slotwise.client.wire import DTYPES, Array
 from slotwise.facts.types import FOREVER_NS, PRIORITY_DEFAULT
 from slotwise.facts.value import value
+from slotwise.load.given import Given, Sample
 from slotwise.workload.values import Arrival
 
 VARYING_SIZE = 1
@@ -48,19 +49,34 @@ class Taken:
 class Questions:
     """What is asked for an arrival. `margin_ns` is what the server is told less than the client allows."""
 
-    def __init__(self, models: Sequence[ServerModel], shapes: Shapes, *, seed: int, margin_ns: int) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServerModel],
+        shapes: Shapes,
+        *,
+        seed: int,
+        margin_ns: int,
+        given: Given | None = None,
+    ) -> None:
         self._shapes = shapes
-        self._inputs = {model.name: model.inputs or self._declared(model.name) for model in models}
+        self._given = given
+        self._inputs = (
+            {model.name: model.inputs or self._declared(model.name) for model in models} if given is None else {}
+        )
         self._seed = seed
         self._margin_ns = margin_ns
         self._made: dict[tuple[str, tuple[int, ...]], Array] = {}
 
-    def of(self, arrival: Arrival) -> Question:
-        """A question. Raises BadRequest for rows or inputs that the model cannot have."""
+    def samples(self, model: str) -> int:
+        """How many different questions there are for arrivals of a model that are alike. Raises InputsError."""
+        return 1 if self._given is None else self._given.count(model)
+
+    def of(self, arrival: Arrival, sample: int = 0) -> Question:
+        """A question. Raises BadRequest for rows or inputs that the model cannot have, InputsError for a file's."""
         model = arrival.model
         return Question(
             model=model,
-            inputs={spec.name: self._array(model, spec, arrival.rows) for spec in self._inputs[model]},
+            inputs=self._made_for(arrival) if self._given is None else _given(self._given, arrival, sample),
             timeout_us=self._timeout_us(arrival.slo_ns),
             priority=None if arrival.priority == PRIORITY_DEFAULT else arrival.priority,
         )
@@ -73,6 +89,10 @@ class Questions:
             for spec in specs
             if any(size < 0 for size in spec.shape[1:])
         ]
+
+    def _made_for(self, arrival: Arrival) -> dict[str, Array]:
+        specs = self._inputs[arrival.model]
+        return {spec.name: self._array(arrival.model, spec, arrival.rows) for spec in specs}
 
     def _declared(self, model: str) -> tuple[InputSpec, ...]:
         """The inputs of a model whose server tells of none. Raises BadRequest where they were not given either."""
@@ -108,6 +128,14 @@ class Questions:
         elif rows > 1:
             raise BadRequest(f"{model} takes one row at a time, and the workload asks {rows} at once")
         return tuple(sizes)
+
+
+def _given(given: Given, arrival: Arrival, sample: int) -> Sample:
+    if arrival.rows > 1:
+        raise BadRequest(
+            f"the workload asks {arrival.rows} rows of {arrival.model} at once, and samples of a file go as they are"
+        )
+    return given.inputs(arrival.model, sample)
 
 
 def _filled(spec: InputSpec, shape: tuple[int, ...], seed: int) -> Array:

@@ -6,7 +6,7 @@ What is sent again and again is laid into shared memory once, so that a request 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from slotwise.client.asynchronous import AsyncLocalClient
@@ -14,6 +14,7 @@ from slotwise.client.errors import ClientError, NoRoom
 from slotwise.client.question import Question
 from slotwise.client.sharing import Inputs
 from slotwise.client.wire import STRINGS, Array, InferResult
+from slotwise.load.inputs import Questions
 from slotwise.load.lines import ANSWERED, OnReply, reply_of
 from slotwise.load.places import Links, Place
 from slotwise.load.requests import Requests
@@ -25,14 +26,14 @@ INPUTS_BYTES = 64 << 20
 class LocalWay:
     """Connections to one server's local socket, which share the memory of all inputs."""
 
-    def __init__(self, path: str, question_of: Callable[[Arrival], Question]) -> None:
+    def __init__(self, path: str, questions: Questions) -> None:
         self._path = path
-        self._question_of = question_of
+        self._questions = questions
         self._inputs = Inputs(INPUTS_BYTES)
         self._laid: dict[int, tuple[Array, Array]] = {}
         """By its id: an array, and where it lies in shared memory."""
         self._links = Links(self._link, lambda link: link.requests_max)
-        self.request = Requests(self._made, lambda _: 0).of
+        self.request = Requests(self._made, lambda _: 0, questions.samples).of
 
     async def open(self, count: int) -> Sequence[LocalLine]:
         """So many lines, on as few connections as the server allows. Raises the ClientError that fits."""
@@ -50,8 +51,8 @@ class LocalWay:
         await link.open()
         return link
 
-    def _made(self, arrival: Arrival) -> Question:
-        asked = self._question_of(arrival)
+    def _made(self, arrival: Arrival, sample: int) -> Question:
+        asked = self._questions.of(arrival, sample)
         return replace(asked, inputs={name: self._shared(array) for name, array in asked.inputs.items()})
 
     def _shared(self, array: Array) -> Array:

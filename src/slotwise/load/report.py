@@ -8,6 +8,7 @@ from slotwise.facts.histogram import LogHistogram
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending
+from slotwise.load.given import GivenReport
 from slotwise.load.sender import Run
 from slotwise.load.tally import Part, Tally
 
@@ -93,6 +94,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     errors: tuple[ErrorReport, ...]
     trouble: str
     """Why the server could not be reached at the end; empty where it could."""
+    inputs: tuple[GivenReport, ...] = ()
+    """Of a file of inputs: the samples of each model."""
 
 
 @value
@@ -280,11 +283,17 @@ def _ratio(before: float | None, now: float | None) -> str:
     return "-" if not before or now is None else f"{now / before:.2f}"
 
 
+def _samples_line(report: LoadReport) -> str:
+    told = (f"{one.model} {one.samples} samples of {one.bytes_mean:g} bytes" for one in report.inputs)
+    return ", ".join(told) or "none"
+
+
 def differences(before: LoadReport, now: LoadReport) -> list[str]:
     """In what the two loads themselves differ, in words; what is compared then is not only the server."""
     pairs = (
         ("workload", before.workload, now.workload),
         ("server", before.url, now.url),
         ("seed", before.seed, now.seed),
+        ("file of inputs", *(_samples_line(report) for report in (before, now))),
     )
     return [f"the {name} differs: {first} before, {second} now" for name, first, second in pairs if first != second]

@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import field
 from itertools import islice
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+import msgspec
 
 from slotwise.client.pages import Pages, ServerModel
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import MS, S
 from slotwise.facts.value import value
 from slotwise.load.ending import Ending
+from slotwise.load.given import GivenReport, read_given
 from slotwise.load.inputs import Questions, Shapes, Taken
 from slotwise.load.plan import Wanted, chosen, concurrency, duration_ns, ends_when_spent, is_pattern, kinds, workload_of
 from slotwise.load.report import Facts, LoadReport, report_of
@@ -53,6 +57,8 @@ class Settings:
     connections: int | None = None
     seed: int = 1
     shapes: Shapes = field(default_factory=dict)
+    inputs: Path | None = None
+    """A file of samples to ask with; without it inputs are made."""
     margin_ns: int = MARGIN_NS
     """What the server is told less than a request's allowance, for the way there and back."""
     answer_s_max: float = ANSWER_S_MAX
@@ -67,6 +73,8 @@ class Prepared:
     models: Sequence[str]
     taken: Sequence[Taken]
     """Shapes that the server leaves open."""
+    given: Sequence[GivenReport]
+    """The samples of a file of inputs."""
     connections: int
     seconds: float | None
     """None where it has no end of its own."""
@@ -107,7 +115,8 @@ async def play(
         stack.push_async_callback(pages.close)
         models = await _models(pages, settings.models)
         made = workload_of(wanted, models, seconds=settings.seconds, slo_ns=settings.slo_ns, seed=settings.seed)
-        questions = Questions(models, settings.shapes, seed=settings.seed, margin_ns=settings.margin_ns)
+        given = None if settings.inputs is None else read_given(settings.inputs, models)
+        questions = Questions(models, settings.shapes, seed=settings.seed, margin_ns=settings.margin_ns, given=given)
         for arrival in kinds(made.workload):
             questions.of(arrival)
         lines = settings.connections or max(LINES, min(LINES_MOST, concurrency(made.workload)))
@@ -115,16 +124,19 @@ async def play(
         stack.push_async_callback(sender.close)
         await sender.open()
         end_ns = duration_ns(made.workload, settings.seconds)
+        reports = () if given is None else given.reports()
         watcher.prepared(
             Prepared(
                 about=made.about,
                 models=[model.name for model in models],
                 taken=questions.taken(),
+                given=reports,
                 connections=lines,
                 seconds=None if end_ns == FOREVER_NS else end_ns / S,
             )
         )
-        return await _played(settings, made, end_ns, sender, watcher, stopped, record)
+        report = await _played(settings, made, end_ns, sender, watcher, stopped, record)
+        return msgspec.structs.replace(report, inputs=reports)
 
 
 async def _models(pages: Pages, patterns: Sequence[str]) -> list[ServerModel]:

@@ -16,6 +16,7 @@ from slotwise.facts.value import value
 from slotwise.load.http import HttpWay
 from slotwise.load.inputs import Questions
 from slotwise.load.local import LocalWay
+from slotwise.load.requests import Requests
 from slotwise.load.sender import Sender
 from slotwise.workload.values import Arrival
 
@@ -67,7 +68,7 @@ async def sender_of(server: Server, questions: Questions, *, lines: int, answer_
             way = await _http_way(address, server, questions)
             return Sender(way, lines=lines, drain_s_max=answer_s_max, give_up_ns=give_up_ns)
         case LocalAddress():
-            local = LocalWay(address.path, questions.of)
+            local = LocalWay(address.path, questions)
             return Sender(local, lines=lines, drain_s_max=answer_s_max, give_up_ns=give_up_ns)
         case GrpcAddress():
             _require_grpc()
@@ -75,7 +76,7 @@ async def sender_of(server: Server, questions: Questions, *, lines: int, answer_
 
             calls = GrpcWay(
                 address,
-                questions.of,
+                questions,
                 token=server.token,
                 ca_file=server.ca_file,
                 has_deadlines=server.has_call_deadlines,
@@ -90,14 +91,15 @@ async def _http_way(address: HttpAddress, server: Server, questions: Questions) 
     has_binary = await pages.has_binary()
     await pages.close()
 
-    def encoded(arrival: Arrival) -> bytes:
-        asked = questions.of(arrival)
+    def encoded(arrival: Arrival, sample: int) -> bytes:
+        asked = questions.of(arrival, sample)
         encode = encode_infer if has_binary else encode_infer_as_json
         return encode(
             host, asked.model, asked.inputs, timeout_us=asked.timeout_us, priority=asked.priority, shown=shown
         )
 
-    return HttpWay(address.host, address.port, encoded, tls=_tls(address, server))
+    request = Requests(encoded, len, questions.samples).of
+    return HttpWay(address.host, address.port, request, tls=_tls(address, server))
 
 
 def _http_client(address: HttpAddress, server: Server) -> HttpClient:

@@ -310,7 +310,7 @@ class Controller:
 
     def _loaded(self, event: Loaded, now_ns: int) -> None:
         executor = self._view.executors.get(event.executor)
-        if executor is None or executor.loads.pop(event.load_id, None) is None:
+        if executor is None or executor.remove_load(event.load_id, event.ended_ns) is None:
             return
         executor.residency.end_load(event.model, event.load_id)
         model = self._view.models.get(event.model)
@@ -320,7 +320,7 @@ class Controller:
 
     def _load_failed(self, event: LoadFailed, now_ns: int) -> None:
         executor = self._view.executors.get(event.executor)
-        if executor is None or executor.loads.pop(event.load_id, None) is None:
+        if executor is None or executor.remove_load(event.load_id, now_ns) is None:
             return
         if executor.residency.unload(event.model, event.load_id):
             self._view.note_copy_gone(event.model)
@@ -438,7 +438,7 @@ class Controller:
         executor.residency.begin_load(spec.id, spec.profile.memory_bytes, load_id)
         self._view.note_copy(spec.id)
         end_ns = now_ns + self._view.load_wait_ns(executor, now_ns) + expected_ns
-        executor.loads[load_id] = LoadInFlight(load_id, spec.id, end_ns)
+        executor.loads[load_id] = LoadInFlight(load_id, spec.id, now_ns, expected_ns, end_ns)
         self._watch_by(end_ns + self._limits.load_hang_ns)
         self._actions.append(Load(executor=executor.name, model=spec.id, load_id=load_id, expected_ns=expected_ns))
 

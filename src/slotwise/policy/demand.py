@@ -17,6 +17,7 @@ import math
 
 from slotwise.facts.units import S
 from slotwise.facts.value import value
+from slotwise.policy.turns import Company, Turn, Turns, TurnSettings
 
 Kind = tuple[str, int, bool]
 """A model, a priority, and whether its requests can wait."""
@@ -28,6 +29,10 @@ PAST_ASSUMED = 0.01
 
 CREDIT_MAX = 2.0
 """What a kind may save up; more than one, or else a share that is not whole would lose what is left over."""
+
+
+PLACED_MIN = 0.01
+"""A kind of which a smaller part than this is served has no turns to hand out: it is told to wait as long as can be."""
 
 
 @value
@@ -49,8 +54,7 @@ class DemandSettings:
     """Kinds whose worth for their time differs by less are served alike."""
     hope: float = 0.01
     """What a refusal counts in the mean cost of an answer, as one that cost what was first assumed."""
-    overbooking: float = 2.5
-    """Turns to come again that are handed out for each answer: not all who are told come, and batches want company."""
+    turns: TurnSettings = TurnSettings()
     learning: float = 0.05
     """What the newest sample counts, in the mean cost of an answer and in the part that finds a place."""
 
@@ -63,13 +67,13 @@ class KindDemand:
         "_hoped_ns",
         "_last_ns",
         "_sum",
-        "_turn_ns",
         "can_wait",
         "cost_ns",
         "credit",
         "is_last",
         "placed",
         "share",
+        "turn",
         "worth",
     )
 
@@ -85,7 +89,8 @@ class KindDemand:
         self.placed = 1.0
         """The part of those tried for which there was a place."""
         self._sum = 0.0
-        self._first_ns = self._last_ns = self._turn_ns = now_ns
+        self._first_ns = self._last_ns = now_ns
+        self.turn = Turn()
 
     def note(self, now_ns: int, memory_ns: int) -> None:
         """A request arrived, and it is not the first: a rate is told by gaps."""
@@ -96,17 +101,6 @@ class KindDemand:
         """Requests per second; unbiased by the short past of a kind that is new."""
         seen = 1.0 - math.exp((self._first_ns - now_ns) / memory_ns - PAST_ASSUMED)
         return self._sum * math.exp((self._last_ns - now_ns) / memory_ns) / (memory_ns * seen) * S
-
-    def turn_ns(self, now_ns: int, memory_ns: int, overbooking: float) -> int:
-        """Hand out the next turn to one who is refused: how long until then, `memory_ns` at most.
-
-        Turns follow one another as answers do, but for `overbooking`. So those who heed them come again when there is
-        room for them, rather than all at once.
-        """
-        turns_per_s = overbooking * self.per_s(now_ns, memory_ns) * min(self.share, self.placed)
-        gap_ns = int(S / turns_per_s) if turns_per_s * memory_ns > S else memory_ns
-        self._turn_ns = min(now_ns + memory_ns, max(now_ns, self._turn_ns) + gap_ns)
-        return self._turn_ns - now_ns
 
     def take_credit(self) -> bool:
         """Whether this arrival is among the share that is served; the share is kept exactly, without chance."""
@@ -135,6 +129,7 @@ class Demand:
         """Whether executors had little to do lately: if much is asked for all the same, it may not last."""
         self._busy_ns = 0.0
         self._busy_at_ns = 0
+        self.turns = Turns(settings.turns)
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough for those who cannot wait."""
         self.saved_per_ns = 0.0
@@ -160,6 +155,7 @@ class Demand:
         else:
             kind.note(now_ns, self._settings.memory_ns)
         kind.worth = worth
+        self.turns.note(kind.turn, now_ns)
         return kind
 
     def per_s(self, model: str, now_ns: int) -> float:
@@ -181,11 +177,14 @@ class Demand:
         for key in [key for key in self._kinds if key[0] == model]:
             del self._kinds[key]
 
-    def turn_ns(self, model: str, priority: int, allowance_ns: int, now_ns: int) -> int:
+    def turn_ns(
+        self, model: str, priority: int, allowance_ns: int, company: Company, executors: int, now_ns: int
+    ) -> int:
         """How long one who is refused for the sake of others should wait before asking for the same again."""
         kind = self._kinds.get((model, priority, self.can_wait(allowance_ns)))
-        memory_ns = self._settings.memory_ns
-        return memory_ns if kind is None else kind.turn_ns(now_ns, memory_ns, self._settings.overbooking)
+        if kind is None or kind.share * kind.placed < PLACED_MIN:
+            return self._settings.turns.ahead_ns
+        return self.turns.hand_out(kind.turn, company, executors, now_ns)
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the shares are older than their period."""

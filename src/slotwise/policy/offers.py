@@ -160,7 +160,7 @@ def find(lanes: list[Lane], prices: Prices, spec: ModelSpec, ticket: Ticket, now
                 surplus = max(surplus, worth - joined.cost)
                 is_open = True
         answer.is_feasible = answer.is_feasible or is_open
-        if is_new and rivalry.is_open():
+        if rivalry.is_open():
             surplus = max(0.0, surplus)
             slack_ns = deadline_ns - now_ns - alone_ns
             answer.bids.append(Bid(executor=executor.name, slack_ns=slack_ns, run_ns=alone_ns, surplus=surplus))

@@ -8,9 +8,10 @@ No clock, no I/O.
 
 from __future__ import annotations
 
-from slotwise.facts.types import ModelSpec
+from slotwise.facts.types import ModelSpec, Request
 from slotwise.policy.demand import Demand, KindDemand
 from slotwise.policy.offers import Answer, Offer
+from slotwise.policy.turns import Company
 from slotwise.policy.view import Ticket, View
 
 GROWTH_SHARE_MIN = 0.25
@@ -43,6 +44,8 @@ class Rationing:
         """Whether a request that has just arrived may have the place it was offered. Counts it for its kind's share."""
         is_served = kind.take_credit()
         offer = answer.best
+        if offer is not None and offer.slot is None and self._is_in_between(kind, offer, now_ns):
+            return False
         if kind.share >= 1.0 or (self._demand.is_burst and self._is_prompt(offer, ticket, now_ns)):
             return True
         if offer is None:
@@ -57,6 +60,22 @@ class Rationing:
             and backlog_ns <= self._headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
             and offer.end_ns - offer.added_ns + growth.run_ns <= ticket.request.deadline_ns
         )
+
+    def _is_in_between(self, kind: KindDemand, offer: Offer, now_ns: int) -> bool:
+        until_ns = now_ns + self._backlog_ns(offer, now_ns) + offer.added_ns
+        return self._demand.turns.is_in_between(kind.turn, until_ns, len(self._view.executors), now_ns)
+
+    def company(self, spec: ModelSpec, request: Request, executor: str, now_ns: int) -> Company:
+        """How many requests alike had best come at once: as many as pay best in a batch that has time to wait a bit."""
+        estimates = self._view.estimates
+        allowance_ns = request.deadline_ns - now_ns - estimates.way_ns(executor, spec.id)
+        best_ns, best_rows = estimates.run_ns(executor, spec, request.rows, request.work), request.rows
+        for rows in spec.profile.rows:
+            if request.rows < rows <= spec.batch_max:
+                run_ns = estimates.run_ns(executor, spec, rows, request.work)
+                if (1.0 + GROWTH_SHARE_MIN) * run_ns <= allowance_ns and run_ns * best_rows <= best_ns * rows:
+                    best_ns, best_rows = run_ns, rows
+        return Company(requests=best_rows // request.rows, run_ns=best_ns)
 
     def _is_prompt(self, offer: Offer | None, ticket: Ticket, now_ns: int) -> bool:
         """Whether the answer would come early in its allowance."""

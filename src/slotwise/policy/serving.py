@@ -1,13 +1,13 @@
 """What the simple schedulers share: requests that wait for executors, and models that are loaded for them.
 
 An executor that is about to run dry is given the line whose head comes first; what it does with it is the scheduler's.
-A model that requests wait for and that no executor holds is wanted everywhere.
+A model that requests wait for and that no executor holds is wanted everywhere, or where the scheduler says.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from slotwise.facts.events import (
     BatchDone,
@@ -46,12 +46,22 @@ class Turn:
 
 
 class Serving:
-    """Lines of requests before the executors. `key_ns` says in which order they are served."""
+    """Lines of requests before the executors. `key_ns` says in which order they are served.
 
-    def __init__(self, view: View, settings: ServingSettings, key_ns: Callable[[Ticket], int]) -> None:
+    `homes` names the executors that are to load a model which none of them holds; without it all are.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        settings: ServingSettings,
+        key_ns: Callable[[Ticket], int],
+        homes: Callable[[str], Iterable[str]] | None = None,
+    ) -> None:
         self.queues = Queues(view, key_ns)
         self._view = view
         self._settings = settings
+        self._homes = homes
         self._demand = Demand(DemandSettings())
         self._placement = Placement(
             view, self._demand, settings.placement, lambda model, _executor: self.queues.length(model) > 0
@@ -88,6 +98,10 @@ class Serving:
         """Whether requests wait for a model that no executor holds."""
         return bool(self._homeless)
 
+    def want(self, executor: str, model: str, now_ns: int) -> None:
+        """Have a model loaded at an executor as well."""
+        self._placement.want(executor, model, now_ns)
+
     def turn(self, now_ns: int) -> Turn | None:
         """The first executor that is about to run dry and could run something, and the line that is first there."""
         for executor in self._view.executors.values():
@@ -119,5 +133,5 @@ class Serving:
                 self._homeless.pop(model, None)
                 continue
             self._homeless[model] = None
-            for name in executors:
+            for name in executors if self._homes is None else self._homes(model):
                 self._placement.want(name, model, self.queues.head_key_ns(model))

@@ -164,15 +164,25 @@ class ExecutorView:
                 return batch
         return None
 
+    def remove_load(self, load_id: int, ended_ns: int) -> LoadInFlight | None:
+        """Note that a load is back; those behind it follow from there. None if it is unknown here."""
+        load = self.loads.pop(load_id, None)
+        if load is not None:
+            for other in self.loads.values():
+                ended_ns = other.predicted_end_ns = max(ended_ns, other.sent_ns) + other.expected_ns
+        return load
+
 
 class LoadInFlight:
     """A load sent to an executor and not yet back."""
 
-    __slots__ = ("load_id", "model", "predicted_end_ns")
+    __slots__ = ("expected_ns", "load_id", "model", "predicted_end_ns", "sent_ns")
 
-    def __init__(self, load_id: int, model: str, predicted_end_ns: int) -> None:
+    def __init__(self, load_id: int, model: str, sent_ns: int, expected_ns: int, predicted_end_ns: int) -> None:
         self.load_id = load_id
         self.model = model
+        self.sent_ns = sent_ns
+        self.expected_ns = expected_ns
         self.predicted_end_ns = predicted_end_ns
 
 
@@ -216,7 +226,7 @@ class View:
             del self._copies[model]
 
     def load_wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
-        """How long until the loads under way at an executor are done."""
+        """How long until the loads under way at an executor are done; 0 if that is overdue."""
         if not executor.loads:
             return 0
-        return max([load.predicted_end_ns - now_ns for load in executor.loads.values()])
+        return max([0, *[load.predicted_end_ns - now_ns for load in executor.loads.values()]])

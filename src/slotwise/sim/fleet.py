@@ -2,8 +2,8 @@
 
 An executor runs one batch at a time and loads one model at a time, the two side by side. What an action
 takes is its true profile times the executor's `slowness` times noise; what it holds is kept in the same books
-as a real executor's. Actions and events each take their executor's `link_ns` to cross. All times are waited out, on
-whichever clock there is.
+as a real executor's. Actions and events cross the link of their executor's node (`sim/links`). All times are waited
+out, on whichever clock there is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from functools import partial
 
 from slotwise.engine.ports import Cancellable, Clock, FleetAction, Post
@@ -20,13 +21,15 @@ from slotwise.facts.residency import OutOfMemory, Residency
 from slotwise.facts.types import Failure, ModelSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
+from slotwise.sim.links import Direction, LinkSettings
 
 
 @value
 class Noise:
-    """How runs differ from the profile: a relative spread, and now and then an overrun by a factor."""
+    """How runs and loads differ from the profile: a relative spread; runs overrun by a factor now and then."""
 
     spread: float = 0.0
+    load_spread: float = 0.0
     overrun_share: float = 0.0
     overrun_factor: float = 10.0
 
@@ -39,8 +42,10 @@ class SimSlice:
     memory_bytes: int = 1 << 62
     page_bytes: int = 1
     slowness: float = 1.0
+    node: str = ""
+    """Executors of one node share its link; each has its own where no node is named."""
     link_ns: int | None = None
-    """None takes the fleet's."""
+    """None takes the fleet's; that of a node's first executor is the node's."""
 
 
 @value
@@ -49,6 +54,10 @@ class FleetSettings:
 
     slices: tuple[SimSlice, ...]
     link_ns: int = 50_000
+    link_spread: float = 0.0
+    link_bytes_per_s: float = 0.0
+    row_bytes: Mapping[str, int] = field(default_factory=dict)
+    """What the inputs of a row take on a link, by model id; nothing for a model that is not named."""
     is_far: bool = False
     """Whether the link leads to other machines; executors there say how long the way is, as real ones do."""
     noise: Noise = Noise()
@@ -67,6 +76,7 @@ class SimExecutor:
         tell: Callable[[SimExecutor, Event], None],
         truth: Mapping[str, ModelSpec],
         stretch: Callable[[], float],
+        stretch_load: Callable[[], float],
     ) -> None:
         self.slice = slice_
         self.slowness = slice_.slowness
@@ -76,6 +86,7 @@ class SimExecutor:
         self._tell_fleet = tell
         self._truth = truth
         self._stretch = stretch
+        self._stretch_load = stretch_load
         self._residency = Residency(slice_.memory_bytes, slice_.page_bytes)
         self._batches: deque[RunBatch] = deque()
         self._running: RunBatch | None = None
@@ -202,7 +213,7 @@ class SimExecutor:
             self._refuse_load(action, Failure.NO_MEMORY, str(error))
             return
         self._loading = action
-        took_ns = int(spec.profile.load_ns * self.slowness)
+        took_ns = int(spec.profile.load_ns * self.slowness * self._stretch_load())
         self._clock.call_at(now_ns + took_ns, partial(self._end_load, action, now_ns))
 
     def _refuse_load(self, action: Load, failure: Failure, message: str) -> None:
@@ -245,10 +256,12 @@ class SimFleet:
         self._rng = rng
         self._post: Post | None = None
         self._slices = {slice_.executor: slice_ for slice_ in settings.slices}
-        self._link_ns = {
-            slice_.executor: settings.link_ns if slice_.link_ns is None else slice_.link_ns
-            for slice_ in settings.slices
-        }
+        self._links: dict[str, tuple[Direction, Direction]] = {}
+        """There and back, by node; below, by executor."""
+        self._out: dict[str, Direction] = {}
+        self._back: dict[str, Direction] = {}
+        for slice_ in settings.slices:
+            self._connect(slice_)
         self._slowed: dict[str, float] = {}
         """Executors that are slower than they should be, and how many times."""
         self._executors: dict[str, SimExecutor] = {}
@@ -265,9 +278,16 @@ class SimFleet:
             self.kill(action.executor, action.message)
             return
         executor = self._executors.get(action.executor)
-        if executor is not None:
-            at_ns = self._clock.now_ns() + self._link_ns[action.executor]
-            self._clock.call_at(at_ns, partial(self._deliver, executor, action))
+        if executor is None:
+            return
+        now_ns, out, nbytes = self._clock.now_ns(), self._out[action.executor], 0
+        if type(action) is RunBatch and self._settings.link_bytes_per_s:
+            nbytes = self._settings.row_bytes.get(action.model, 0) * action.rows
+            there_ns = out.would_arrive_ns(now_ns, nbytes)
+            if there_ns > action.latest_ns:
+                self._clock.call_at(now_ns, partial(self._return_unsent, executor, action, there_ns))
+                return
+        self._clock.call_at(out.send(now_ns, nbytes), partial(self._deliver, executor, action))
 
     def flush(self) -> None:
         """Nothing is held back here."""
@@ -293,13 +313,29 @@ class SimFleet:
         if name in self._executors:
             self._executors[name].slowness = self._slices[name].slowness * factor
 
+    def _connect(self, slice_: SimSlice) -> None:
+        link = slice_.node or slice_.executor
+        if link not in self._links:
+            settings = LinkSettings(
+                delay_ns=self._settings.link_ns if slice_.link_ns is None else slice_.link_ns,
+                spread=self._settings.link_spread,
+                bytes_per_s=self._settings.link_bytes_per_s,
+            )
+            self._links[link] = Direction(settings, self._rng), Direction(settings, self._rng)
+        self._out[slice_.executor], self._back[slice_.executor] = self._links[link]
+
     def _bring_up(self, name: str) -> None:
         slice_ = self._slices[name]
         self._executors[name] = SimExecutor(
-            slice_=slice_, clock=self._clock, tell=self._tell_from, truth=self._truth, stretch=self._stretch
+            slice_=slice_,
+            clock=self._clock,
+            tell=self._tell_from,
+            truth=self._truth,
+            stretch=self._stretch,
+            stretch_load=self._stretch_load,
         )
         self._executors[name].slowness = slice_.slowness * self._slowed.get(name, 1.0)
-        way_ns = 2 * self._link_ns[name] if self._settings.is_far else 0
+        way_ns = 2 * self._out[name].delay_ns if self._settings.is_far else 0
         up = ExecutorUp(executor=name, memory_bytes=slice_.memory_bytes, page_bytes=slice_.page_bytes, way_ns=way_ns)
         self._say(up)
 
@@ -308,12 +344,24 @@ class SimFleet:
             executor.take(action)
 
     def _tell_from(self, executor: SimExecutor, event: Event) -> None:
-        at_ns = self._clock.now_ns() + self._link_ns[executor.slice.executor]
+        at_ns = self._back[executor.slice.executor].send(self._clock.now_ns())
         self._clock.call_at(at_ns, partial(self._say_if_alive, executor, event))
 
     def _say_if_alive(self, executor: SimExecutor, event: Event) -> None:
         if self._executors.get(executor.slice.executor) is executor:
             self._say(event)
+
+    def _return_unsent(self, executor: SimExecutor, action: RunBatch, there_ns: int) -> None:
+        """A batch whose inputs cannot be there in time stays here, so that none behind it waits for it."""
+        failed = BatchFailed(
+            executor=action.executor,
+            batch_id=action.batch_id,
+            failure=Failure.TOO_LATE,
+            message="its inputs cannot be there in time",
+            started_ns=there_ns,
+            ended_ns=there_ns,
+        )
+        self._say_if_alive(executor, failed)
 
     def _say(self, event: Event) -> None:
         assert self._post is not None, "the fleet was not started"
@@ -325,3 +373,7 @@ class SimFleet:
         if noise.overrun_share and self._rng.random() < noise.overrun_share:
             stretch *= noise.overrun_factor
         return stretch
+
+    def _stretch_load(self) -> float:
+        spread = self._settings.noise.load_spread
+        return self._rng.lognormvariate(0.0, spread) if spread else 1.0

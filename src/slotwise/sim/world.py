@@ -143,14 +143,18 @@ class World:
                 return
             playing.alarm.cancel()
         playing.at_ns = at_ns
-        playing.alarm = self.clock.call_at(at_ns, partial(self._ask_next, playing))
+        playing.alarm = self.clock.call_at(at_ns, partial(self._ask_due, playing))
 
-    def _ask_next(self, playing: _Playing) -> None:
+    def _ask_due(self, playing: _Playing) -> None:
+        """Ask all that is due at this instant, so that one turn decides on it, as a server finds it at its sockets."""
         playing.alarm = None
-        asking = playing.player.take()
-        request = self.ask(asking.arrival)
-        if asking.clients is not None:
-            self._asked[request.id] = partial(self._answered, playing, asking)
+        due_ns: int | None = playing.at_ns - playing.start_ns
+        while due_ns is not None and due_ns <= playing.at_ns - playing.start_ns:
+            asking = playing.player.take()
+            request = self.ask(asking.arrival)
+            if asking.clients is not None:
+                self._asked[request.id] = partial(self._answered, playing, asking)
+            due_ns = playing.player.due_ns()
         self._go_on(playing)
 
     def _replied(self, request: Request, reply: Reply) -> None:

@@ -25,6 +25,8 @@ from slotwise.simulation.scenario import Fault, FaultKind, Group, Scenario, last
 from slotwise.workload.form import Lines, made, wants
 from slotwise.workload.values import Phase, Stream, Workload
 
+KIB = 1 << 10
+BYTES_PER_MBIT = 1e6 / 8
 LOAD_MS, MEMORY_MIB = 50.0, 10.0
 """Of a model whose times stand in the file, where nothing is said."""
 SLO_MS = 100.0
@@ -187,10 +189,27 @@ def _fleet(spec: Spec) -> FleetSettings:
     return FleetSettings(
         slices=tuple(slices) if spec.nodes else _alike(part.executors or EXECUTORS, part.memory_mib),
         link_ns=int(part.link_us * US),
+        link_spread=part.link_spread,
+        link_bytes_per_s=part.link_mbit_s * BYTES_PER_MBIT,
+        row_bytes=_row_bytes(spec.models),
         is_far=bool(spec.nodes),
-        noise=Noise(spread=part.spread, overrun_share=part.overrun_share, overrun_factor=part.overrun_factor),
+        noise=Noise(
+            spread=part.spread,
+            load_spread=part.load_spread,
+            overrun_share=part.overrun_share,
+            overrun_factor=part.overrun_factor,
+        ),
         restart_ns=int(part.restart_ms * MS),
     )
+
+
+def _row_bytes(parts: Sequence[ModelPart]) -> dict[str, int]:
+    return {
+        f"{name}/1": int(part.input_kib * KIB)
+        for part in parts
+        if part.input_kib
+        for name in copy_names(part.name, part.copies)
+    }
 
 
 def _alike(executors: int, memory_mib: float) -> tuple[SimSlice, ...]:
@@ -207,10 +226,13 @@ def _node(node: NodePart, kinds: Mapping[str, KindPart]) -> Iterator[SimSlice]:
         for device in node.devices:
             for _ in range(device.count):
                 index = places[device.kind] = places.get(device.kind, -1) + 1
-                yield from device_slices(device, kinds[device.kind], f"{name}:{device.kind}-{index}", link_ns)
+                own = f"{name}:{device.kind}-{index}"
+                yield from device_slices(device, kinds[device.kind], own, node=name, link_ns=link_ns)
 
 
-def device_slices(device: DevicePart, kind: KindPart, name: str, link_ns: int | None = None) -> Iterator[SimSlice]:
+def device_slices(
+    device: DevicePart, kind: KindPart, name: str, *, node: str = "", link_ns: int | None = None
+) -> Iterator[SimSlice]:
     """The executors of one device of that name."""
     for index, slice_ in enumerate(device.slices or (WHOLE,)):
         memory_bytes = int(kind.memory_mib * slice_.share * MIB) if kind.memory_mib else UNLIMITED_BYTES
@@ -219,6 +241,7 @@ def device_slices(device: DevicePart, kind: KindPart, name: str, link_ns: int | 
             memory_bytes=memory_bytes,
             page_bytes=max(1, int(kind.page_mib * MIB)),
             slowness=kind.slowness * (1 / slice_.share if slice_.slowness is None else slice_.slowness),
+            node=node,
             link_ns=link_ns,
         )
 

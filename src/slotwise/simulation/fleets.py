@@ -19,6 +19,7 @@ def clockwork_fleet(
     *,
     pages: int = CLOCKWORK_PAGES,
     link_ns: int = CLOCKWORK_LINK_NS,
+    link_spread: float = 0.0,
     noise: Noise = EXACT,
     slowness: float = 1.0,
 ) -> FleetSettings:
@@ -34,6 +35,7 @@ def clockwork_fleet(
             for index in range(devices)
         ),
         link_ns=link_ns,
+        link_spread=link_spread,
         is_far=True,
         noise=noise,
     )

@@ -28,6 +28,7 @@ Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_HIGHEST, le=PRIORITY_LOWEST)]
 class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model, or several copies of one. Its times are those of a `profile` by name, or stand here.
 
+    `input_kib` is what the inputs of a row take on a link.
     `run_ms[i]` is the time of a batch of `rows[i]`. Requests come at `rate_per_s` times the scale, to all copies
     together.
     """
@@ -40,6 +41,7 @@ class ModelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_ms: tuple[Positive, ...] = ()
     load_ms: Amount | None = None
     memory_mib: Amount | None = None
+    input_kib: Amount = 0.0
     rate_per_s: Amount = 0.0
     batch_max: Count = 0
     """0 takes the largest measured batch."""
@@ -58,7 +60,7 @@ class PipelinePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is common to all executors, and how they differ from their profiles. Memory 0 is without limit.
+    """What is common to all executors, and how they differ from their profiles. 0 is no limit to memory and links.
 
     `executors` alike, who share `memory_mib`, are all there is where no node is described.
     """
@@ -66,8 +68,11 @@ class FleetPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     executors: Devices | None = None
     memory_mib: Amount = 0.0
     link_us: Amount = 50.0
+    link_spread: Share = 0.0
+    link_mbit_s: Amount = 0.0
     restart_ms: Amount = 200.0
     spread: Amount = 0.0
+    load_spread: Amount = 0.0
     overrun_share: Share = 0.0
     overrun_factor: Amount = 10.0
 

@@ -41,11 +41,13 @@ class _Open:
 class _Sent:
     """An action under way."""
 
-    __slots__ = ("action", "at_ns")
+    __slots__ = ("action", "at_ns", "expected_end_ns")
 
-    def __init__(self, action: RunBatch | Load | Unload, at_ns: int) -> None:
+    def __init__(self, action: RunBatch | Load | Unload, at_ns: int, expected_end_ns: int | None = None) -> None:
         self.action = action
         self.at_ns = at_ns
+        self.expected_end_ns = expected_end_ns
+        """Of a load; that of a batch comes with its answers."""
 
 
 @value
@@ -182,7 +184,9 @@ class LogRecorder:
                 self._wait(request.model, -1)
 
     def _load(self, action: Load, now_ns: int) -> None:
-        self._loads[action.load_id] = _Sent(action, now_ns)
+        ahead = [sent for sent in self._loads.values() if sent.action.executor == action.executor]
+        begin_ns = max((sent.expected_end_ns or 0 for sent in ahead), default=now_ns)  # one at a time
+        self._loads[action.load_id] = _Sent(action, now_ns, begin_ns + action.expected_ns)
 
     def _unload(self, action: Unload, now_ns: int) -> None:
         self._unloads[action.load_id] = _Sent(action, now_ns)
@@ -227,7 +231,9 @@ class LogRecorder:
         replies = [self._replies[request.id] for request in requests if request.id in self._replies]
         in_time = sum(reply.outcome is Outcome.IN_TIME for reply in replies)
         ran_ns = back.ended_ns - back.started_ns if has_run else 0
-        expected_end_ns = replies[0].timing.predicted_ns if replies and replies[0].timing is not None else None
+        expected_end_ns = back.sent.expected_end_ns
+        if replies and replies[0].timing is not None:
+            expected_end_ns = replies[0].timing.predicted_ns
         return ActionRow(
             sent_ns,
             action.batch_id if isinstance(action, RunBatch) else action.load_id,

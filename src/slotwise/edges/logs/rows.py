@@ -53,7 +53,7 @@ class ActionRow(NamedTuple):
     expected_exec_duration: int | None
     worker_exec_duration: int | None
     expected_exec_complete: int | None
-    """As computed when it was sent; known of batches that answered a request."""
+    """As computed when it was sent; known of loads, and of batches that answered a request."""
     worker_exec_complete: int | None
     controller_action_duration: int
     """From sending to the turn that took the result in."""

@@ -18,6 +18,7 @@ from slotwise.policy.schedulers.clockwork import Clockwork
 from slotwise.policy.schedulers.deferred import Deferred, DeferredSettings
 from slotwise.policy.schedulers.edf import Edf, EdfSettings
 from slotwise.policy.schedulers.fifo import Fifo, FifoSettings
+from slotwise.policy.schedulers.infaas import Infaas, InfaasSettings
 from slotwise.policy.schedulers.slotwise import Slotwise, SlotwiseSettings
 from slotwise.policy.scheduling import Scheduler
 from slotwise.policy.view import View
@@ -83,6 +84,12 @@ SCHEDULERS: dict[str, Preset[Any]] = {
         settings=ClipperSettings(),
         estimates=EstimateSettings(),
         summary="first in, first out, in batches of a size learned for each model",
+    ),
+    "infaas": Preset(
+        build=Infaas,
+        settings=InfaasSettings(),
+        estimates=EstimateSettings(),
+        summary="first in, first out; larger batches and then more copies where the last period's load was too much",
     ),
 }
 """Every scheduler by the name that users give."""

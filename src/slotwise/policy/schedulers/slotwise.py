@@ -109,7 +109,7 @@ class Slotwise:
         self._reserve.note(answer.bids, kind.worth)
         if not self._rationing.takes(kind, spec, ticket, answer, now_ns):
             self._demand.note_refused(kind)
-            return self._refuse_overloaded(ticket.request, answer, now_ns)
+            return self._refuse_overloaded(spec, ticket.request, answer, now_ns)
         refusal = self._promise(spec, ticket, answer, now_ns)
         if refusal is None:
             kind.spend_credit(max(CREDIT_MAX, spec.batch_max))
@@ -204,7 +204,7 @@ class Slotwise:
             self._promises.accept(spec, ticket, answer.best)
             return None
         if answer.is_feasible:
-            return self._refuse_overloaded(ticket.request, answer, now_ns)
+            return self._refuse_overloaded(spec, ticket.request, answer, now_ns)
         if self._make_way(spec, ticket, now_ns):
             return None
         return self._load_in_time(spec, ticket, answer, now_ns)
@@ -239,7 +239,7 @@ class Slotwise:
             self._placement.miss(spec.id, now_ns)
             if not any(e.residency.can_load(spec.profile.memory_bytes) for e in self._view.executors.values()):
                 self._auction.open(now_ns)
-        return self._refuse_infeasible(spec, answer.earliest_end_ns, deadline_ns)
+        return self._refuse_infeasible(spec, ticket.request, answer, now_ns)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
         """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again."""
@@ -281,7 +281,7 @@ class Slotwise:
                 self._auction.join(spec.id, now_ns)
                 return None
         if now_ns + spec.profile.expected_ns(request.rows) > request.deadline_ns:
-            return self._refuse_infeasible(spec, answer.earliest_end_ns, request.deadline_ns)
+            return self._refuse_infeasible(spec, request, answer, now_ns)
         self._auction.bid(ticket, spec, now_ns)
         self._placement.look_at(spec.id)
         self._auction.sell_time(spec, now_ns)
@@ -432,26 +432,35 @@ class Slotwise:
         self._reserve.settle(now_ns)
         return kind
 
-    def _refuse_overloaded(self, request: Request, answer: Answer, now_ns: int) -> Refusal:
-        allowance_ns = request.deadline_ns - now_ns
+    def _refuse_overloaded(self, spec: ModelSpec, request: Request, answer: Answer, now_ns: int) -> Refusal:
         return Refusal(
             reason=Reason.OVERLOADED,
             message="demand exceeds capacity and other requests make better use of it",
             predicted_ns=answer.earliest_end_ns,
-            retry_after_ns=self._demand.turn_ns(request.model, request.priority, allowance_ns, now_ns),
+            retry_after_ns=self._turn_ns(spec, request, answer, now_ns),
         )
 
-    def _refuse_infeasible(self, spec: ModelSpec, earliest_end_ns: int, deadline_ns: int) -> Refusal:
-        settings = self._settings
+    def _turn_ns(self, spec: ModelSpec, request: Request, answer: Answer, now_ns: int) -> int:
+        """When one that is refused may come again with better luck, and with others to share a batch with."""
+        allowance_ns = request.deadline_ns - now_ns
+        if not answer.bids:
+            return self._settings.no_executor_retry_ns
+        company = self._rationing.company(spec, request, answer.bids[0].executor, now_ns)
+        executors = len(self._view.executors)
+        return self._demand.turn_ns(request.model, request.priority, allowance_ns, company, executors, now_ns)
+
+    def _refuse_infeasible(self, spec: ModelSpec, request: Request, answer: Answer, now_ns: int) -> Refusal:
+        settings, earliest_end_ns = self._settings, answer.earliest_end_ns
         if earliest_end_ns == FOREVER_NS:
             message = f"no executor can hold {spec.id} now"
             return Refusal(reason=Reason.NO_EXECUTOR, message=message, retry_after_ns=settings.no_executor_retry_ns)
-        late_ns = earliest_end_ns - deadline_ns
+        late_ns = earliest_end_ns - request.deadline_ns
+        turn_ns = self._turn_ns(spec, request, answer, now_ns) if self._demand.price_per_ns else 0
         return Refusal(
             reason=Reason.INFEASIBLE,
             message=f"it would be answered {late_ns / MS:.1f} ms after its deadline",
             predicted_ns=earliest_end_ns,
-            retry_after_ns=max(settings.retry_ns_min, late_ns),
+            retry_after_ns=max(settings.retry_ns_min, late_ns, turn_ns),
         )
 
 
