@@ -68,8 +68,8 @@ class Answer:
 
     `best` is the best offer that is worth its cost; `is_feasible` tells whether there was any at all; `is_shut_out`
     that what runs already ends too late for the request everywhere, whatever is planned after it. `bids` tell what
-    each executor makes of it, as far as anything may depend on one of them. `earliest_end_ns` is when it could end if
-    deadlines did not matter.
+    executors make of it, from the first on and as far as anything may depend on one of them. `earliest_end_ns` is when
+    it could end if deadlines did not matter.
     """
 
     __slots__ = ("_per_ns", "_worth", "best", "bids", "earliest_end_ns", "is_feasible", "is_shut_out")
