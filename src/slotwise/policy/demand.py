@@ -135,6 +135,11 @@ class Demand:
         self.saved_per_ns = 0.0
         """What a nanosecond saved is worth; more than its price while those who can wait take what is left."""
 
+    @property
+    def patience_ns(self) -> int:
+        """Requests that are allowed longer can wait."""
+        return self._settings.patience_ns
+
     def can_wait(self, allowance_ns: int) -> bool:
         """Whether a request that is allowed so long loses nothing by waiting."""
         return allowance_ns > self._settings.patience_ns

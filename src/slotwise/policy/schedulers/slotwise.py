@@ -322,15 +322,26 @@ class Slotwise:
         base_ns = executor.free_ns(now_ns)
         if not table.slots:
             return self._take_over(lane, busy, base_ns, now_ns)
-        slot = table.slots[0]
-        base_ns += lane.known.way_ns(slot.spec.id)
+        base_ns += lane.known.way_ns(table.slots[0].spec.id)
         missed = table.first_missed(base_ns)
         if missed is not None:
             return self._give_up(table, missed, base_ns)
+        slot = self._first(table, base_ns, now_ns)
         if not slot.can_run():
             return None  # told to stop, and not back yet
         self._gather(table, slot, base_ns)
         return self._run(executor, table, slot)
+
+    def _first(self, table: Timetable, base_ns: int, now_ns: int) -> Slot:
+        """The head, or what can wait: the head has time for it still, and others may join the head meanwhile."""
+        head = table.slots[0]
+        if not self._demand.saved_per_ns or head.rows >= head.spec.batch_max or head.tickets[0].alone:
+            return head
+        if self._demand.can_wait(head.key_ns - now_ns) or not self._demand.can_wait(table.last_ns - now_ns):
+            return head
+        patient = table.slots[table.place_for(now_ns + self._demand.patience_ns)]
+        late_ns = base_ns + patient.cost_ns + self._view.estimates.margin_ns(table.executor)
+        return patient if patient.can_run() and late_ns <= table.room_ns(0) else head
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
