@@ -17,7 +17,7 @@ TABLES = {"__init__.py", "presets.py"}
 """Tables and settings by name: read once, at the start."""
 OTHERS = (
     *("facts/residency", "facts/profile", "facts/histogram"),
-    *("engine/clock", "engine/loop", "pipelines/relay"),
+    *("engine/clock", "engine/loop", "engine/statistics", "pipelines/relay"),
     *("sim/fleet", "sim/front", "sim/links", "sim/world", "workload/arrivals", "workload/player"),
 )
 

@@ -20,7 +20,7 @@ LINE_LEN_MAX = 120
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 10
-CORE_LINES_MAX = 6200
+CORE_LINES_MAX = 6400
 CORE = ("src/slotwise/facts/", "src/slotwise/policy/", "src/slotwise/engine/", "src/slotwise/sim/")
 NOT_CORE = ("src/slotwise/policy/schedulers/",)
 """Each scheduler is an addition that the others do without, and has the limit of a file."""

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slotwise.facts.profile import Profile
-from slotwise.facts.types import FOREVER_NS, ModelSpec, Request
-from slotwise.policy.timetable import Slot, Timetable
+from slotwise.facts.types import ModelSpec, Request
+from slotwise.policy.timetable import AMPLE_NS, Slot, Timetable
 from slotwise.policy.view import Ticket
 
 PROFILE = Profile(rows=(1,), run_ns=(10,), load_ns=1, memory_bytes=1)
@@ -50,7 +50,7 @@ def test_a_place_has_room_until_a_slot_behind_it_would_miss() -> None:
     for number, (deadline_ns, cost_ns) in enumerate([(100, 10), (120, 30), (300, 40)]):
         table.insert(Slot(SPECS[0], [ticket(number, SPECS[0], deadline_ns)], cost_ns))
     assert [table.start_ns(place) for place in range(4)] == [0, 10, 40, 80]
-    assert [table.room_ns(place) for place in range(4)] == [80, 80, 220, FOREVER_NS]
+    assert [table.room_ns(place) for place in range(4)] == [80, 80, 220, AMPLE_NS]
     assert table.first_missed(80) is None
     assert table.first_missed(81) == 1
     assert table.backlog_ns == 80

@@ -8,29 +8,30 @@ once rather than on the day when the two differ.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import random
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 
 class Alarm:
-    """A callback to come at an instant of virtual time."""
+    """A callback to come at an instant of virtual time. Of those at the same instant the one set first comes first."""
 
-    __slots__ = ("callback",)
+    __slots__ = ("at_ns", "callback", "serial")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, at_ns: int, serial: int, callback: Callable[[], None]) -> None:
+        self.at_ns = at_ns
+        self.serial = serial
         self.callback: Callable[[], None] | None = callback
+
+    def __lt__(self, other: Alarm) -> bool:
+        """Whether it comes first; for the heap."""
+        return self.at_ns < other.at_ns or (self.at_ns == other.at_ns and self.serial < other.serial)
 
     def cancel(self) -> None:
         """Do not call."""
         self.callback = None
-
-
-Due = tuple[int, int, Alarm]
-"""When an alarm is due, and how many were set before it."""
 
 
 class VirtualClock:
@@ -38,9 +39,9 @@ class VirtualClock:
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns
-        self._serial = itertools.count()
-        self._heap: list[Due] = []
-        self._soon: deque[Due] = deque()
+        self._serial = 0
+        self._heap: list[Alarm] = []
+        self._soon: deque[Alarm] = deque()
         """What is due at this very instant, which needs no sorting."""
 
     def now_ns(self) -> int:
@@ -49,28 +50,32 @@ class VirtualClock:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call at this same instant, after what is already due."""
-        self._soon.append((self._now_ns, next(self._serial), Alarm(callback)))
+        self._soon.append(self._alarm(self._now_ns, callback))
 
     def call_at(self, at_ns: int, callback: Callable[[], None]) -> Alarm:
         """Call at an instant; ties are called in the order of asking."""
-        alarm = Alarm(callback)
-        heapq.heappush(self._heap, (max(at_ns, self._now_ns), next(self._serial), alarm))
+        alarm = self._alarm(max(at_ns, self._now_ns), callback)
+        heappush(self._heap, alarm)
         return alarm
 
     def run(self, until_ns: int) -> None:
         """Call everything due up to and at `until_ns`, then stand there."""
         while (due := self._next(until_ns)) is not None:
-            self._now_ns, _, alarm = due
-            if alarm.callback is not None:
-                alarm.callback()
+            self._now_ns = due.at_ns
+            if due.callback is not None:
+                due.callback()
         self._now_ns = max(self._now_ns, until_ns)
 
-    def _next(self, until_ns: int) -> Due | None:
+    def _alarm(self, at_ns: int, callback: Callable[[], None]) -> Alarm:
+        self._serial += 1
+        return Alarm(at_ns, self._serial, callback)
+
+    def _next(self, until_ns: int) -> Alarm | None:
         """Take out what is due next."""
         heap, soon = self._heap, self._soon
         if soon and not (heap and heap[0] < soon[0]):
             return soon.popleft()
-        return heapq.heappop(heap) if heap and heap[0][0] <= until_ns else None
+        return heappop(heap) if heap and heap[0].at_ns <= until_ns else None
 
 
 class RealClock:

@@ -6,15 +6,6 @@ The rules stand here once because three parts keep the same books: the executor 
 
 from __future__ import annotations
 
-from enum import Enum
-
-
-class LoadState(Enum):
-    """Where an instance is on its way; one absent from the books is not loaded."""
-
-    LOADING = "loading"
-    READY = "ready"
-
 
 class OutOfMemory(Exception):
     """The budget has too few free pages; nothing was changed."""
@@ -29,7 +20,8 @@ class Residency:
         self.pages_free = self.pages_total
         self._pages: dict[str, int] = {}
         self._load_ids: dict[str, int] = {}
-        self._states: dict[str, LoadState] = {}
+        self._ready: set[str] = set()
+        """Of those here; the others are on their way."""
 
     def pages_needed(self, memory_bytes: int) -> int:
         """Whole pages that hold so many bytes."""
@@ -51,13 +43,12 @@ class Residency:
         self.pages_free -= pages
         self._pages[model] = pages
         self._load_ids[model] = load_id
-        self._states[model] = LoadState.LOADING
 
     def end_load(self, model: str, load_id: int) -> bool:
         """Mark ready; False if that load was undone in the meantime."""
         if self._load_ids.get(model) != load_id:
             return False
-        self._states[model] = LoadState.READY
+        self._ready.add(model)
         return True
 
     def unload(self, model: str, load_id: int) -> bool:
@@ -65,16 +56,17 @@ class Residency:
         if self._load_ids.get(model) != load_id:
             return False
         self.pages_free += self._pages.pop(model)
-        del self._load_ids[model], self._states[model]
+        del self._load_ids[model]
+        self._ready.discard(model)
         return True
 
     def is_ready(self, model: str) -> bool:
         """Whether batches of the model can run."""
-        return self._states.get(model) is LoadState.READY
+        return model in self._ready
 
     def is_here(self, model: str) -> bool:
         """Whether the model is ready or on its way."""
-        return model in self._states
+        return model in self._load_ids
 
     def load_id(self, model: str) -> int | None:
         """Which load made the model resident: the version that a running batch compares at its end."""
@@ -82,10 +74,10 @@ class Residency:
 
     def models(self) -> tuple[str, ...]:
         """All models here, in order of loading."""
-        return tuple(self._states)
+        return tuple(self._load_ids)
 
     def check(self) -> None:
         """Assert that the books balance."""
         assert self.pages_free == self.pages_total - sum(self._pages.values()), "pages leaked"
         assert self.pages_free >= 0, "more pages handed out than there are"
-        assert self._pages.keys() == self._load_ids.keys() == self._states.keys()
+        assert self._pages.keys() == self._load_ids.keys() >= self._ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 from slotwise.facts.units import MS, US, S
 from slotwise.facts.value import value
 
-BUCKETS_NS = (
+BUCKETS_NS: tuple[int, ...] = (
     *(50 * US, 100 * US, 200 * US, 500 * US),
     *(1 * MS, 2 * MS, 5 * MS, 10 * MS, 20 * MS, 50 * MS, 100 * MS, 200 * MS, 500 * MS),
     *(1 * S, 2 * S, 5 * S, 10 * S),

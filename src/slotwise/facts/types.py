@@ -7,6 +7,7 @@ Times are integer nanoseconds on the engine's clock, sizes are bytes, and a mode
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from slotwise.facts.profile import Profile
 from slotwise.facts.value import value
@@ -17,7 +18,7 @@ PRIORITY_LOWEST = 9
 PRIORITY_STEP = 10.0
 """How many answers of one level of priority are worth one of the level above."""
 
-FOREVER_NS = 1 << 62
+FOREVER_NS: Final = 1 << 62
 """An instant that never comes: no deadline, nothing due."""
 
 
@@ -30,6 +31,8 @@ class Outcome(Enum):
     DROPPED = "dropped"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    __hash__ = object.__hash__  # an enum's own is written in Python, and each reply is counted by its outcome
 
 
 class Reason(Enum):
@@ -56,6 +59,8 @@ class Reason(Enum):
     SHUTTING_DOWN = "shutting_down"
     NO_ROOM = "no_room"
     """No shared memory was left for what passes between a pipeline's steps."""
+
+    __hash__ = object.__hash__  # as that of outcomes
 
 
 class Failure(Enum):
@@ -190,6 +195,8 @@ class Request:
 
     def worth(self, spec: ModelSpec) -> float:
         """What an answer in time is worth: the model's weight, and a factor for each level of priority."""
+        if self.priority == PRIORITY_DEFAULT:
+            return spec.weight
         return spec.weight * float(PRIORITY_STEP ** (PRIORITY_DEFAULT - self.priority))
 
 

@@ -322,7 +322,8 @@ class Controller:
         executor = self._view.executors.get(event.executor)
         if executor is None or executor.remove_load(event.load_id, now_ns) is None:
             return
-        executor.residency.unload(event.model, event.load_id)
+        if executor.residency.unload(event.model, event.load_id):
+            self._view.note_copy_gone(event.model)
         executor.leaving.pop(event.model, None)
         model = self._view.models.get(event.model)
         if model is not None and event.failure in (Failure.BAD_MODEL, Failure.NO_MEMORY):
@@ -344,6 +345,8 @@ class Controller:
         if executor is None:
             return
         self._view.estimates.forget_executor(event.executor)
+        for model in executor.residency.models():
+            self._view.note_copy_gone(model)
         self._scheduler.noted(event, now_ns)
         for batch in executor.batches:
             for ticket in batch.tickets:
@@ -433,6 +436,7 @@ class Controller:
         load_id = next(self._load_ids)
         expected_ns = self._view.estimates.load_ns(spec)
         executor.residency.begin_load(spec.id, spec.profile.memory_bytes, load_id)
+        self._view.note_copy(spec.id)
         end_ns = now_ns + self._view.load_wait_ns(executor, now_ns) + expected_ns
         executor.loads[load_id] = LoadInFlight(load_id, spec.id, now_ns, expected_ns, end_ns)
         self._watch_by(end_ns + self._limits.load_hang_ns)
@@ -444,6 +448,7 @@ class Controller:
         assert load_id is not None, f"{choice.model} is not at {choice.executor}"
         assert not executor.uses(choice.model), f"{choice.model} is in use at {choice.executor}"
         executor.residency.unload(choice.model, load_id)
+        self._view.note_copy_gone(choice.model)
         executor.leaving.pop(choice.model, None)
         self._actions.append(Unload(executor=executor.name, model=choice.model, load_id=load_id))
 

@@ -165,7 +165,12 @@ class Demand:
 
     def per_s(self, model: str, now_ns: int) -> float:
         """Requests for a model per second."""
-        return sum(kind.per_s(now_ns, self._settings.memory_ns) for kind in self._by_model.get(model, ()))
+        kinds, per_s = self._by_model.get(model), 0.0
+        if kinds is not None:
+            memory_ns = self._settings.memory_ns
+            for kind in kinds:
+                per_s += kind.per_s(now_ns, memory_ns)
+        return per_s
 
     def rate_per_ns(self, kind: KindDemand, now_ns: int) -> float:
         """Requests of a kind per nanosecond."""

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from typing import TypeVar
 
 from slotwise.facts.types import ModelSpec
 from slotwise.facts.units import MS
 from slotwise.facts.value import value
-
-K = TypeVar("K")
 
 ERRORS_KEPT = 50
 ERROR_QUANTILE = 0.9
@@ -136,33 +133,114 @@ class Window:
             self.drifts += 1
 
 
+class Profiles:
+    """The profiles of models, each size looked up once."""
+
+    __slots__ = ("_specs", "_times_ns")
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModelSpec] = {}
+        self._times_ns: dict[str, dict[int, int]] = {}
+
+    def expected_ns(self, model: str, spec: ModelSpec, rows: int) -> int:
+        """As the profile says; `model` is the spec's id."""
+        if self._specs.get(model) is not spec:
+            self._specs[model], self._times_ns[model] = spec, {}
+        times_ns = self._times_ns[model]
+        time_ns = times_ns.get(rows)
+        if time_ns is None:
+            time_ns = times_ns[rows] = spec.profile.expected_ns(rows)
+        return time_ns
+
+    def forget(self, model: str) -> None:
+        """The model is gone or replaced."""
+        self._specs.pop(model, None)
+        self._times_ns.pop(model, None)
+
+
+class Sizes:
+    """The runs of one model: a window for each batch size seen, and the ratio to its profile if any was."""
+
+    __slots__ = ("ratio", "windows")
+
+    def __init__(self) -> None:
+        self.windows: dict[int, Window] = {}
+        self.ratio: float | None = None
+
+
+class Runs:
+    """The runs of one executor, or of all together where they are pooled; `ratio` is that of all models."""
+
+    __slots__ = ("_is_scaled", "_profiles", "models", "ratio", "typical_ns")
+
+    def __init__(self, profiles: Profiles, is_scaled: bool) -> None:
+        self._profiles = profiles
+        self._is_scaled = is_scaled
+        self.models: dict[str, Sizes] = {}
+        self.ratio: float | None = None
+        self.typical_ns: float | None = None
+
+    def expected_ns(self, model: str, spec: ModelSpec, rows: int, work: float) -> int:
+        """Expected time of a batch; `model` is the spec's id."""
+        sizes = self.models.get(model)
+        if sizes is not None:
+            window = sizes.windows.get(rows)
+            if window is not None:
+                return int(window.estimate_ns * work)
+        profiled_ns = self._profiles.expected_ns(model, spec, rows) * work
+        if not self._is_scaled:
+            return int(profiled_ns)
+        ratio = self.ratio if sizes is None or sizes.ratio is None else sizes.ratio
+        return int(profiled_ns) if ratio is None else int(profiled_ns * ratio)
+
+
+class Learned:
+    """What one executor has shown: its runs, how late it is, and how far away."""
+
+    __slots__ = ("errors", "far_ns", "margin_ns", "runs", "ways")
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.margin_ns = 0
+        """As `Estimates.margin_ns`."""
+        self.far_ns = 0
+        """As `Estimates.far_ns`."""
+        self.errors: Samples | None = None
+        self.ways: dict[str, Samples] = {}
+
+    def way_ns(self, model: str) -> int:
+        """As `Estimates.way_ns`."""
+        if not self.far_ns:
+            return 0
+        ways = self.ways.get(model)
+        return self.far_ns if ways is None else max(self.far_ns, int(ways.quantile(ERROR_QUANTILE)))
+
+
 class Estimates:
     """Learned latencies of every executor."""
 
     def __init__(self, settings: EstimateSettings) -> None:
         self._settings = settings
         self._is_pooled = settings.is_pooled
-        self._by_size: dict[tuple[str, str, int], Window] = {}
-        self._ratios: dict[tuple[str, str], float] = {}
+        self._profiles = Profiles()
+        self._runs: dict[str, Runs] = {}
+        self._learned: dict[str, Learned] = {}
         self._loads: dict[str, Window] = {}
-        self._errors: dict[str, Samples] = {}
-        self._margins_ns: dict[str, int] = {}
-        self._typical_ns: dict[str, float] = {}
-        self._far_ns: dict[str, int] = {}
-        self._ways: dict[tuple[str, str], Samples] = {}
+
+    def of(self, executor: str) -> Learned:
+        """What is known of one executor, for those who ask often; the same object as long as there are estimates."""
+        learned = self._learned.get(executor)
+        if learned is None:
+            shared = "" if self._is_pooled else executor
+            runs = self._runs.get(shared)
+            if runs is None:
+                runs = self._runs[shared] = Runs(self._profiles, self._settings.is_scaled)
+            learned = self._learned[executor] = Learned(runs)
+        return learned
 
     def run_ns(self, executor: str, spec: ModelSpec, rows: int, work: float = 1.0) -> int:
         """Expected time of a batch of `rows`, each `work` times as dear as the profile's."""
-        if self._is_pooled:
-            executor = ""
-        window = self._by_size.get((executor, spec.id, rows))
-        if window is not None:
-            return int(window.estimate_ns * work)
-        if not self._settings.is_scaled:
-            return int(spec.profile.expected_ns(rows) * work)
-        ratio = self._ratios.get((executor, spec.id)) or self._ratios.get((executor, ""))
-        profiled_ns = spec.profile.expected_ns(rows) * work
-        return int(profiled_ns * ratio) if ratio is not None else int(profiled_ns)
+        return self.of(executor).runs.expected_ns(spec.id, spec, rows, work)
 
     def load_ns(self, spec: ModelSpec) -> int:
         """Expected time of a load, on any executor."""
@@ -175,29 +253,26 @@ class Estimates:
         It is never negative, and never more than a share of what runs take there: on a machine that stalls now and
         then, no margin makes every promise safe, and one that tries refuses everything.
         """
-        return self._margins_ns.get(executor, 0)
+        return self.of(executor).margin_ns
 
     def far_ns(self, executor: str) -> int:
         """What the way there and back takes at least; 0 for an executor on this machine, whose way is no matter."""
-        return self._far_ns.get(executor, 0)
+        return self.of(executor).far_ns
 
     def way_ns(self, executor: str, model: str) -> int:
         """How much later than it runs a batch of the model is back from another machine, tensors and all."""
-        far_ns = self._far_ns.get(executor)
-        if not far_ns:
-            return 0
-        ways = self._ways.get((executor, model))
-        return far_ns if ways is None else max(far_ns, int(ways.quantile(ERROR_QUANTILE)))
+        return self.of(executor).way_ns(model)
 
     def note_far(self, executor: str, way_ns: int) -> None:
         """An executor on another machine has come up."""
-        self._far_ns[executor] = way_ns
+        self.of(executor).far_ns = way_ns
 
     def note_way(self, executor: str, model: str, way_ns: int) -> None:
         """Learn from a batch that found an executor on another machine idle, or could not have reached it in time."""
-        ways = self._ways.get((executor, model))
+        learned = self.of(executor)
+        ways = learned.ways.get(model)
         if ways is None:
-            ways = self._ways[executor, model] = Samples(WAYS_KEPT)
+            ways = learned.ways[model] = Samples(WAYS_KEPT)
         ways.add(way_ns)
 
     def doubt(self, executor: str, spec: ModelSpec, rows: int) -> None:
@@ -205,82 +280,89 @@ class Estimates:
 
         What was expected before counts as one more sample, so after a few refusals the executor is tried again.
         """
-        if self._is_pooled:
-            executor = ""
-        window = self._by_size.get((executor, spec.id, rows))
+        learned, model = self.of(executor), spec.id
+        runs = learned.runs
+        sizes = runs.models.get(model)
+        window = sizes.windows.get(rows) if sizes is not None else None
         if window is not None:
             window.doubt(spec.profile.expected_ns(rows))
-        elif (executor, spec.id) not in self._ratios:  # all that speaks against it are runs of other models
-            ratio = self._ratios.get((executor, ""), 1.0)
-            self._ratios[executor, ""] = ratio + min(0.0, 1.0 - ratio) * DOUBT
-        if executor in self._errors:
+        elif sizes is None or sizes.ratio is None:  # all that speaks against it are runs of other models
+            ratio = 1.0 if runs.ratio is None else runs.ratio
+            runs.ratio = ratio + min(0.0, 1.0 - ratio) * DOUBT
+        if self._is_pooled:
+            return
+        if learned.errors is not None:
             self.note_error(executor, 0)
-        if (executor, spec.id) in self._ways:
-            self.note_way(executor, spec.id, 0)
+        if model in learned.ways:
+            self.note_way(executor, model, 0)
 
     def drifts(self) -> int:
         """How often a window was reset because the world had changed."""
-        return sum(window.drifts for window in self._by_size.values())
+        kept = [sizes for runs in self._runs.values() for sizes in runs.models.values()]
+        return sum(window.drifts for sizes in kept for window in sizes.windows.values())
 
     def note_run(self, executor: str, spec: ModelSpec, rows: int, work: float, took_ns: int) -> None:
         """Learn from a batch that ran to its end."""
-        if self._is_pooled:
-            executor = ""
-        key = (executor, spec.id, rows)
-        window = self._by_size.get(key)
+        runs, model = self.of(executor).runs, spec.id
+        profiled_ns = self._profiles.expected_ns(model, spec, rows)
+        sizes = runs.models.get(model)
+        window = sizes.windows.get(rows) if sizes is not None else None
         if window is None:
-            prior_ns = self.run_ns(executor, spec, rows)
-            window = self._by_size[key] = Window(self._settings)
+            prior_ns = runs.expected_ns(model, spec, rows, 1.0)
+            if sizes is None:
+                sizes = runs.models[model] = Sizes()
+            window = sizes.windows[rows] = Window(self._settings)
             for _ in range(self._settings.priors):
                 window.add(prior_ns)
-        window.settle_doubts(took_ns / work, spec.profile.expected_ns(rows))
+        assert sizes is not None
+        window.settle_doubts(took_ns / work, profiled_ns)
         window.add(took_ns / work)
-        self._typical_ns[executor] = self._typical_ns.get(executor, took_ns) * (1 - LEARNING) + took_ns * LEARNING
-        expected_ns = spec.profile.expected_ns(rows) * work
+        typical_ns = float(took_ns) if runs.typical_ns is None else runs.typical_ns
+        runs.typical_ns = typical_ns * (1 - LEARNING) + took_ns * LEARNING
+        expected_ns = profiled_ns * work
         ratio = took_ns / expected_ns
-        self._note_ratio((executor, spec.id), ratio, 1.0)
-        self._note_ratio((executor, ""), ratio, min(1.0, expected_ns / TELLING_NS))
+        sizes.ratio = _learned_ratio(sizes.ratio, ratio, 1.0)
+        runs.ratio = _learned_ratio(runs.ratio, ratio, min(1.0, expected_ns / TELLING_NS))
 
     def note_error(self, executor: str, late_ns: int) -> None:
         """Learn how far a batch's end was from its prediction; positive is late."""
-        errors = self._errors.get(executor)
-        if errors is None:
-            errors = self._errors[executor] = Samples(ERRORS_KEPT)
-        errors.add(late_ns)
-        limit_ns = self._typical_ns.get(executor, 0.0) * MARGIN_SHARE_MAX
-        self._margins_ns[executor] = int(min(max(0.0, errors.quantile(ERROR_QUANTILE)), limit_ns))
+        learned = self.of(executor)
+        if learned.errors is None:
+            learned.errors = Samples(ERRORS_KEPT)
+        learned.errors.add(late_ns)
+        # Of runs that are pooled nobody knows which are this executor's, so there is no margin then.
+        typical_ns = learned.runs.typical_ns if not self._is_pooled else None
+        limit_ns = (typical_ns or 0.0) * MARGIN_SHARE_MAX
+        learned.margin_ns = int(min(max(0.0, learned.errors.quantile(ERROR_QUANTILE)), limit_ns))
 
     def note_load(self, spec: ModelSpec, took_ns: int) -> None:
         """Learn from a load."""
-        self._window(self._loads, spec.id).add(took_ns)
+        window = self._loads.get(spec.id)
+        if window is None:
+            window = self._loads[spec.id] = Window(self._settings)
+        window.add(took_ns)
 
     def forget_executor(self, executor: str) -> None:
         """An executor is lost. Its successor runs on the same slice: run times stay, prediction errors do not."""
-        self._far_ns.pop(executor, None)
-        self._errors.pop(executor, None)
-        self._margins_ns.pop(executor, None)
+        learned = self.of(executor)
+        learned.far_ns = learned.margin_ns = 0
+        learned.errors = None
 
     def forget_model(self, model: str) -> None:
         """Drop what was learned of a model that is gone or replaced."""
+        self._profiles.forget(model)
         self._loads.pop(model, None)
-        for sized in [key for key in self._by_size if key[1] == model]:
-            del self._by_size[sized]
-        for pair in [key for key in self._ratios if key[1] == model]:
-            del self._ratios[pair]
-        for way in [key for key in self._ways if key[1] == model]:
-            del self._ways[way]
+        for runs in self._runs.values():
+            runs.models.pop(model, None)
+        for learned in self._learned.values():
+            learned.ways.pop(model, None)
 
-    def _note_ratio(self, key: tuple[str, str], ratio: float, weight: float) -> None:
-        known = self._ratios.get(key)
-        if known is None:
-            known, step_max, learning = 1.0, RATIO_FIRST_MAX, weight
-        else:
-            step_max, learning = RATIO_STEP_MAX, LEARNING * weight
-        counted = min(max(ratio, known / step_max), known * step_max)
-        self._ratios[key] = known + (counted - known) * learning
 
-    def _window(self, windows: dict[K, Window], key: K) -> Window:
-        window = windows.get(key)
-        if window is None:
-            window = windows[key] = Window(self._settings)
-        return window
+def _learned_ratio(known: float | None, ratio: float, weight: float) -> float:
+    """What a ratio comes to be by one more run."""
+    if known is None:
+        known, step_max, learning = 1.0, RATIO_FIRST_MAX, weight
+    else:
+        step_max, learning = RATIO_STEP_MAX, LEARNING * weight
+    counted = min(max(ratio, known / step_max), known * step_max)
+    return known + (counted - known) * learning

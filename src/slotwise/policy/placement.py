@@ -31,7 +31,9 @@ from slotwise.policy.demand import Demand
 from slotwise.policy.scheduling import LoadModel, UnloadModel
 from slotwise.policy.view import ExecutorView, View
 
-CHANGES = (ModelAdded, ModelRemoved, Loaded, LoadFailed, Unloaded, ExecutorUp, ExecutorLost)
+CHANGES: frozenset[type[Event]] = frozenset(
+    (ModelAdded, ModelRemoved, Loaded, LoadFailed, Unloaded, ExecutorUp, ExecutorLost)
+)
 
 
 @value
@@ -133,10 +135,12 @@ class Placement:
 
     def is_anywhere(self, model: str) -> bool:
         """Whether any executor holds the model, or is loading it."""
-        return any(executor.residency.is_here(model) for executor in self._view.executors.values())
+        return self._view.copies(model) > 0
 
     def wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long a load asked for now would wait behind those under way and promised before it."""
+        if not self._wanted:
+            return self._view.load_wait_ns(executor, now_ns)
         wanted_ns = sum(
             self._view.estimates.load_ns(self._view.models[model].spec)
             for (name, model) in self._wanted
@@ -213,8 +217,7 @@ class Placement:
     ) -> LoadModel | UnloadModel | None:
         """The load that is worth most to those who bid, if it is worth its room."""
         self._is_short = True
-        victims = self._victims(executor)
-        if not executor.residency.pages_free and not victims:
+        if not executor.residency.pages_free and not self._has_victim(executor):
             return None
         again_ns = self._again_ns.get(executor.name, 0)
         if only is None and now_ns < again_ns:
@@ -227,7 +230,7 @@ class Placement:
             if leaving is None:
                 return None
             choice = self._replace(executor, leaving, group.spec, group.worth, now_ns)
-        if choice is None and only is None and len(victims) == len(executor.residency.models()):
+        if choice is None and only is None and len(self._victims(executor)) == len(executor.residency.models()):
             # Nobody has to be waited for: only prices may change, and they do so slowly.
             self._again_ns[executor.name] = again_ns = now_ns + self._settings.again_ns
             self._due_ns = min(self._due_ns, again_ns) if again_ns > now_ns else self._due_ns
@@ -259,17 +262,21 @@ class Placement:
         short = residency.pages_needed(spec.profile.memory_bytes) - residency.pages_free
         if short <= 0:
             return []
-        ranked = sorted(self._victims(executor), key=lambda victim: self._worth(victim, executor, now_ns))
-        for count, victim in enumerate(ranked):
+        victims = self._victims(executor)
+        worths = [self._worth(victim, executor, now_ns) for victim in victims]
+        chosen: list[ModelSpec] = []
+        while victims and short > 0:
+            place = _first_least(worths)
+            victim = victims.pop(place)
+            del worths[place]
+            chosen.append(victim)
             short -= residency.pages_needed(victim.profile.memory_bytes)
-            if short <= 0:
-                return ranked[: count + 1]
-        return None
+        return chosen if short <= 0 else None
 
     def _kept(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
         assert self._auction is not None, "only bids are weighed against what is kept"
         kept = self._auction.keeping(executor, spec, now_ns)
-        return kept * (self._settings.copy_discount if self._is_elsewhere(spec.id, executor) else 1.0)
+        return kept * (self._settings.copy_discount if self._view.is_elsewhere(spec.id, executor) else 1.0)
 
     def _exchange(self, executor: ExecutorView, now_ns: int) -> LoadModel | UnloadModel | None:
         """Fetch what is asked for and on no executor, if much less is asked of what would have to go."""
@@ -292,6 +299,8 @@ class Placement:
         return self._replace(executor, victims, best, math.inf, now_ns)
 
     def _most_wanted(self, executor: ExecutorView) -> ModelSpec | None:
+        if not self._wanted:
+            return None
         keys = [
             (deadline_ns, model)
             for (name, model), deadline_ns in self._wanted.items()
@@ -305,32 +314,52 @@ class Placement:
         if has_bids or not self._settings.spread or not executor.residency.pages_free:
             return None
         free_bytes = executor.residency.pages_free * executor.residency.page_bytes
-        best: tuple[bool, float] | None = None
-        chosen = ""
-        for model in self._view.models.values():
-            spec = model.spec
-            if executor.residency.is_here(spec.id) or model.broken or spec.profile.memory_bytes > free_bytes:
+        chosen: ModelSpec | None = None
+        is_best_only, best_per_s = False, 0.0
+        for model, known in self._view.models.items():
+            if executor.residency.is_here(model) or known.broken or known.spec.profile.memory_bytes > free_bytes:
                 continue
-            rank = (not self._is_elsewhere(spec.id, executor), self._demand.per_s(spec.id, now_ns))
-            if best is None or rank > best:
-                best, chosen = rank, spec.id
-        if best is None or not executor.residency.can_load(self._view.models[chosen].spec.profile.memory_bytes):
+            is_only = not self._view.is_elsewhere(model, executor)
+            per_s = self._demand.per_s(model, now_ns)
+            if chosen is None or is_only > is_best_only or (is_only == is_best_only and per_s > best_per_s):
+                chosen, is_best_only, best_per_s = known.spec, is_only, per_s
+        if chosen is None or not executor.residency.can_load(chosen.profile.memory_bytes):
             return None
-        return LoadModel(executor=executor.name, model=chosen)
+        return LoadModel(executor=executor.name, model=chosen.id)
 
     def _victims(self, executor: ExecutorView) -> list[ModelSpec]:
-        idle = [
-            self._view.models[model].spec
-            for model in executor.residency.models()
-            if model in self._view.models and executor.can_run(model) and not executor.uses(model)
-        ]
-        free = [spec for spec in idle if not self._is_waiting(spec.id, executor.name)]
+        """The models that may go: those no batch needs, and of them those nobody waits for, if there are any."""
+        busy = [batch.spec.id for batch in executor.batches]
+        models, free, idle = self._view.models, [], []
+        for model in executor.residency.models():
+            known = models.get(model)
+            if known is None or model in busy or not executor.can_run(model):
+                continue
+            idle.append(known.spec)
+            if not self._is_waiting(model, executor.name):
+                free.append(known.spec)
         return free or (idle if self._settings.evict_waiting else [])
 
-    def _worth(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
-        pages = max(1, executor.residency.pages_needed(spec.profile.memory_bytes))
-        worth = (self._demand.per_s(spec.id, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
-        return worth * (self._settings.copy_discount if self._is_elsewhere(spec.id, executor) else 1.0)
+    def _has_victim(self, executor: ExecutorView) -> bool:
+        """Whether any model may go; most can, so most often the first one tells."""
+        busy = [batch.spec.id for batch in executor.batches]
+        for model in executor.residency.models():
+            is_idle = model in self._view.models and model not in busy and executor.can_run(model)
+            if is_idle and (self._settings.evict_waiting or not self._is_waiting(model, executor.name)):
+                return True
+        return False
 
-    def _is_elsewhere(self, model: str, executor: ExecutorView) -> bool:
-        return any(other is not executor and other.residency.is_here(model) for other in self._view.executors.values())
+    def _worth(self, spec: ModelSpec, executor: ExecutorView, now_ns: int) -> float:
+        model = spec.id
+        pages = max(1, executor.residency.pages_needed(spec.profile.memory_bytes))
+        worth = (self._demand.per_s(model, now_ns) + 1e-6) * self._view.estimates.load_ns(spec) / pages
+        return worth * (self._settings.copy_discount if self._view.is_elsewhere(model, executor) else 1.0)
+
+
+def _first_least(worths: list[float]) -> int:
+    """The place of the least, the first of equals."""
+    least, at = worths[0], 0
+    for place, worth in enumerate(worths):
+        if worth < least:
+            least, at = worth, place
+    return at

@@ -80,6 +80,27 @@ class Bid:
         self.surplus = surplus
 
 
+class Rivalry:
+    """The two best surpluses bid for a request. Where both are near its worth nothing depends on any one executor."""
+
+    __slots__ = ("_worth", "first", "second")
+
+    def __init__(self, worth: float) -> None:
+        self._worth = worth
+        self.first = self.second = 0.0
+
+    def add(self, surplus: float) -> None:
+        """One more executor bids."""
+        if surplus > self.first:
+            self.first, self.second = surplus, self.first
+        elif surplus > self.second:
+            self.second = surplus
+
+    def is_open(self) -> bool:
+        """Whether something may depend on one of them."""
+        return self._worth - self.second >= self._worth * PART_MIN
+
+
 class Pressure:
     """The flows at one executor and the value of its backlogs."""
 
@@ -176,10 +197,11 @@ class Reserve:
         """Whose values are worked out anew next, and since when theirs have stood."""
         self._since_ns: int | None = None
 
-    def add(self, executor: str) -> None:
-        """An executor is up."""
-        self._pressures[executor] = Pressure(self._backlogs_ns)
+    def add(self, executor: str) -> Pressure:
+        """An executor is up; the pressure on it."""
+        pressure = self._pressures[executor] = Pressure(self._backlogs_ns)
         self._turns.append((executor, 0))
+        return pressure
 
     def remove(self, executor: str) -> None:
         """An executor is gone."""
@@ -192,9 +214,12 @@ class Reserve:
 
     def note(self, bids: Sequence[Bid], worth: float) -> None:
         """A request came: what of its worth depends on each executor that could run it, given what the others bid."""
-        first, second, *_ = sorted([0.0, 0.0, *[bid.surplus for bid in bids]], reverse=True)
-        if worth - second < worth * PART_MIN:
+        rivalry = Rivalry(worth)
+        for bid in bids:
+            rivalry.add(bid.surplus)
+        if not rivalry.is_open():
             return
+        first, second = rivalry.first, rivalry.second
         able = [bid for bid in bids if 0 <= bid.slack_ns < self._settings.slack_max_ns]
         is_lost = first <= 0.0 and len(able) > 1
         blamed = max(able, key=lambda bid: self._pressures[bid.executor].cost(bid.run_ns)) if is_lost else None

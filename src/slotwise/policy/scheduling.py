@@ -6,25 +6,27 @@ again, so a scheduler always looks at a world in which its last choice has been 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from slotwise.facts.events import Event
 from slotwise.facts.types import FOREVER_NS, Reason, Refusal
 from slotwise.facts.value import value
 from slotwise.policy.view import BatchInFlight, Ticket
 
-IN_FLIGHT_MAX = 2
+IN_FLIGHT_MAX: Final = 2
 """Batches that may be at an executor at once: the one that runs, and one that waits so that none is waited for."""
 
 
-@value
 class Run:
     """Run these requests of one model together. The model must be ready at the executor."""
 
-    executor: str
-    model: str
-    tickets: tuple[Ticket, ...]
-    latest_ns: int = FOREVER_NS
+    __slots__ = ("executor", "latest_ns", "model", "tickets")
+
+    def __init__(self, *, executor: str, model: str, tickets: tuple[Ticket, ...], latest_ns: int = FOREVER_NS) -> None:
+        self.executor = executor
+        self.model = model
+        self.tickets = tickets
+        self.latest_ns = latest_ns
 
 
 @value

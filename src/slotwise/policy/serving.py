@@ -129,7 +129,7 @@ class Serving:
         """Ask for each of these models everywhere, if requests wait for it and no executor holds it."""
         executors = self._view.executors
         for model in models:
-            if not self.queues.length(model) or any(e.residency.is_here(model) for e in executors.values()):
+            if not self.queues.length(model) or self._view.copies(model):
                 self._homeless.pop(model, None)
                 continue
             self._homeless[model] = None

@@ -64,17 +64,17 @@ class Stranded:
 
     def first_expired(self, now_ns: int) -> Ticket | None:
         """One whose deadline has come."""
-        return self._first() if self._deadlines and self.due_ns() <= now_ns else None
+        if self.due_ns() > now_ns:
+            return None
+        request_id = self._deadlines[0][1]
+        return self._berths[self._berth_of[request_id]][request_id]
 
     def due_ns(self) -> int:
         """The earliest deadline; FOREVER_NS when none waits."""
-        return FOREVER_NS if (ticket := self._first()) is None else ticket.request.deadline_ns
-
-    def _first(self) -> Ticket | None:
-        while self._deadlines:
-            request_id = self._deadlines[0][1]
-            berth = self._berth_of.get(request_id)
-            if berth is not None:
-                return self._berths[berth][request_id]
-            heapq.heappop(self._deadlines)
-        return None
+        deadlines = self._deadlines
+        while deadlines:
+            deadline_ns, request_id = deadlines[0]
+            if request_id in self._berth_of:
+                return deadline_ns
+            heapq.heappop(deadlines)
+        return FOREVER_NS

@@ -13,9 +13,13 @@ is taken from the head, costs next to nothing. No clock, no I/O.
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Final
 
-from slotwise.facts.types import FOREVER_NS, ModelSpec
+from slotwise.facts.types import FOREVER_NS, ModelSpec, Request
 from slotwise.policy.view import Ticket, TicketState, total
+
+AMPLE_NS: Final = FOREVER_NS >> 1
+"""The room where nothing stands: beyond any instant, and small enough to be added to without an object of its own."""
 
 
 class Slot:
@@ -30,7 +34,7 @@ class Slot:
         self.tickets = tickets
         self.rows, self.work = total(requests)
         self.cost_ns = cost_ns
-        self.key_ns = self.deadline_ns = min([request.deadline_ns for request in requests])
+        self.key_ns = self.deadline_ns = _first_deadline_ns(requests)
 
     def worth(self) -> float:
         """What answering all of it in time is worth."""
@@ -39,6 +43,12 @@ class Slot:
     def can_run(self) -> bool:
         """Whether its requests wait; those of a batch that was told to stop and is not back do not."""
         return self.tickets[0].state is TicketState.WAITING
+
+
+def _first_deadline_ns(requests: list[Request]) -> int:
+    if len(requests) == 1:
+        return requests[0].deadline_ns
+    return min([request.deadline_ns for request in requests])
 
 
 class Timetable:
@@ -53,7 +63,7 @@ class Timetable:
         self._keys_ns: list[int] = []
         # Both are counted from the start of a slot that has left long since, so that taking the head out moves none.
         self._starts_ns: list[int] = [0]
-        self._rooms_ns: list[int] = [FOREVER_NS]
+        self._rooms_ns: list[int] = [AMPLE_NS]
         self._gone_ns = 0
 
     def __len__(self) -> int:
@@ -76,7 +86,8 @@ class Timetable:
 
     def place_for(self, deadline_ns: int) -> int:
         """Where a slot of that deadline would stand."""
-        return bisect_right(self._keys_ns, deadline_ns)
+        keys_ns = self._keys_ns
+        return bisect_right(keys_ns, deadline_ns) if keys_ns and keys_ns[-1] > deadline_ns else len(keys_ns)
 
     def start_ns(self, place: int) -> int:
         """When the slot at a place starts, counted from the base."""
@@ -98,7 +109,7 @@ class Timetable:
         self.slots.insert(place, slot)
         self._keys_ns.insert(place, slot.key_ns)
         self._starts_ns.insert(place + 1, 0)
-        self._rooms_ns.insert(place, FOREVER_NS)
+        self._rooms_ns.insert(place, AMPLE_NS)
         self.by_model.setdefault(slot.spec.id, []).append(slot)
         self._recompute(place)
 
@@ -118,7 +129,7 @@ class Timetable:
         requests = [other.request for other in slot.tickets]
         slot.rows, slot.work = total(requests)
         slot.cost_ns = cost_ns
-        slot.deadline_ns = min([request.deadline_ns for request in requests])
+        slot.deadline_ns = _first_deadline_ns(requests)
         self._recompute(self.position(slot))
 
     def remove(self, slot: Slot) -> None:
@@ -154,7 +165,7 @@ class Timetable:
         for place in range(first, len(slots)):
             start_ns += slots[place].cost_ns
             starts[place + 1] = start_ns
-        room_ns = FOREVER_NS
+        room_ns = AMPLE_NS
         for place in range(len(slots) - 1, -1, -1):
             own_ns = slots[place].deadline_ns - starts[place + 1]
             room_ns = min(room_ns, own_ns)
@@ -176,4 +187,4 @@ class Timetable:
             rooms_ns = [
                 slot.deadline_ns - end for slot, end in zip(self.slots[place:], ends_ns[place + 1 :], strict=True)
             ]
-            assert self.room_ns(place) == min(rooms_ns)
+            assert self.room_ns(place) == min(AMPLE_NS + self._gone_ns, *rooms_ns)

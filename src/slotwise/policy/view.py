@@ -137,7 +137,7 @@ class ExecutorView:
 
     def uses(self, model: str) -> bool:
         """Whether a batch of the model is on its way or running here."""
-        return any(batch.spec.id == model for batch in self.batches)
+        return bool(self.batches) and any(batch.spec.id == model for batch in self.batches)
 
     def add(self, batch: BatchInFlight) -> None:
         """Note that a batch was sent."""
@@ -204,7 +204,29 @@ class View:
         self.tickets: dict[int, Ticket] = {}
         self.models: dict[str, ModelView] = {}
         self.executors: dict[str, ExecutorView] = {}
+        self._copies: dict[str, int] = {}
+        """How many executors hold each model that any does."""
+
+    def copies(self, model: str) -> int:
+        """How many executors hold a model, or are loading it."""
+        return self._copies.get(model, 0)
+
+    def is_elsewhere(self, model: str, executor: ExecutorView) -> bool:
+        """Whether another executor holds a model, or is loading it."""
+        return self._copies.get(model, 0) > (1 if executor.residency.is_here(model) else 0)
+
+    def note_copy(self, model: str) -> None:
+        """One more executor holds a model."""
+        self._copies[model] = self._copies.get(model, 0) + 1
+
+    def note_copy_gone(self, model: str) -> None:
+        """One executor less holds a model."""
+        self._copies[model] -= 1
+        if not self._copies[model]:
+            del self._copies[model]
 
     def load_wait_ns(self, executor: ExecutorView, now_ns: int) -> int:
         """How long until the loads under way at an executor are done; 0 if that is overdue."""
+        if not executor.loads:
+            return 0
         return max([0, *[load.predicted_end_ns - now_ns for load in executor.loads.values()]])

@@ -137,7 +137,8 @@ class SimExecutor:
                 self._start(action, now_ns)
 
     def _start(self, action: RunBatch, now_ns: int) -> None:
-        work = max([request.work for request in action.requests])
+        requests = action.requests
+        work = requests[0].work if len(requests) == 1 else max([request.work for request in requests])
         nominal_ns = self._truth[action.model].profile.expected_ns(action.rows) * work
         took_ns = max(1, int(nominal_ns * self.slowness * self._stretch()))
         self._running, self._started_ns = action, now_ns

@@ -5,7 +5,6 @@ Nothing is kept of a request that has ended, so that a simulated week takes no m
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from slotwise.engine.clock import VirtualClock
@@ -43,15 +42,17 @@ class _Ends:
 
     def __init__(self) -> None:
         self.offered = 0
-        self.outcomes: Counter[Outcome] = Counter()
-        self.reasons: Counter[Reason] = Counter()
+        self.outcomes: dict[Outcome, int] = {}
+        self.reasons: dict[Reason, int] = {}
         self.latencies = LogHistogram()
         self.refusals = LogHistogram()
 
     def add(self, other: _Ends) -> None:
         self.offered += other.offered
-        self.outcomes.update(other.outcomes)
-        self.reasons.update(other.reasons)
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
         self.latencies.merge(other.latencies)
         self.refusals.merge(other.refusals)
 
@@ -63,24 +64,28 @@ class SimFront:
         self._clock = clock
         self._on_reply = on_reply
         self._open: dict[int, Request] = {}
-        self._ends: defaultdict[str, _Ends] = defaultdict(_Ends)
+        self._ends: dict[str, _Ends] = {}
 
     def expect(self, request: Request) -> None:
         """A request was sent and must be answered once."""
         self._open[request.id] = request
-        self._ends[request.model].offered += 1
+        ends = self._ends.get(request.model)
+        if ends is None:
+            ends = self._ends[request.model] = _Ends()
+        ends.offered += 1
 
     def reply(self, reply: Reply) -> None:
         """Count the answer. A second one, or one to nobody, is our bug."""
-        assert reply.request_id in self._open, f"request {reply.request_id} was not open: {reply}"
-        request = self._open.pop(reply.request_id)
+        request = self._open.pop(reply.request_id, None)
+        assert request is not None, f"request {reply.request_id} was not open: {reply}"
+        outcome, reason = reply.outcome, reply.reason
         ends = self._ends[request.model]
-        ends.outcomes[reply.outcome] += 1
-        ends.reasons[reply.reason] += 1
+        ends.outcomes[outcome] = ends.outcomes.get(outcome, 0) + 1
+        ends.reasons[reason] = ends.reasons.get(reason, 0) + 1
         took_ns = self._clock.now_ns() - request.arrival_ns
-        if reply.outcome in (Outcome.IN_TIME, Outcome.LATE):
+        if outcome is Outcome.IN_TIME or outcome is Outcome.LATE:
             ends.latencies.add(took_ns)
-        elif reply.outcome is Outcome.REFUSED:
+        elif outcome is Outcome.REFUSED:
             ends.refusals.add(took_ns)
         if self._on_reply is not None:
             self._on_reply(request, reply)
@@ -93,7 +98,8 @@ class SimFront:
         """How the requests of these models (of all, when none is named) ended."""
         ends = _Ends()
         for name in models or tuple(self._ends):
-            ends.add(self._ends[name])
+            if name in self._ends:
+                ends.add(self._ends[name])
         return Tally(
             offered=ends.offered,
             outcomes=dict(ends.outcomes),

@@ -11,11 +11,11 @@ model: adding a stream does not move the others, and scaling a rate keeps the sa
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heapreplace, merge
 from itertools import chain, count, repeat
 from operator import attrgetter
 
@@ -45,25 +45,52 @@ def arrivals(workload: Workload) -> Iterator[Arrival]:
         return _streamed(workload)
     if not workload.streams:
         return iter(workload.recorded)
-    return heapq.merge(workload.recorded, _streamed(workload), key=attrgetter("at_ns"))
+    return merge(workload.recorded, _streamed(workload), key=attrgetter("at_ns"))
 
 
 def _streamed(workload: Workload) -> Iterator[Arrival]:
     """What streams ask."""
-    streams = workload.streams
-    draws = [instants.__next__ for instants in _streams_instants(workload)]
-    heap: list[tuple[int, int, int]] = []
-    for serial, draw in enumerate(draws):
-        _push_next(heap, serial, draw)
+    drawn = zip(workload.streams, _streams_instants(workload), strict=True)
+    heap = [_Coming(stream, serial, instants.__next__) for serial, (stream, instants) in enumerate(drawn)]
+    heap = [coming for coming in heap if coming.go_on()]  # not those with no arrival at all
+    heapify(heap)
     while heap:
-        at_ns, serial, slo_ns = heap[0]
-        stream = streams[serial]
-        yield Arrival(at_ns=at_ns, model=stream.model, slo_ns=slo_ns, rows=stream.rows, priority=stream.priority)
+        coming = heap[0]
+        yield coming.arrival()
+        if coming.go_on():
+            heapreplace(heap, coming)
+        else:
+            heappop(heap)
+
+
+class _Coming:
+    """The next arrival of a stream. Of those at the same instant the earlier stream's comes first."""
+
+    __slots__ = ("_draw", "_stream", "at_ns", "serial", "slo_ns")
+
+    def __init__(self, stream: Stream, serial: int, draw: Callable[[], tuple[int, int]]) -> None:
+        self._stream = stream
+        self._draw = draw
+        self.serial = serial
+        self.at_ns = self.slo_ns = 0
+
+    def __lt__(self, other: _Coming) -> bool:
+        """Whether it comes first; for the heap."""
+        return self.at_ns < other.at_ns or (self.at_ns == other.at_ns and self.serial < other.serial)
+
+    def go_on(self) -> bool:
+        """Draw the one after; whether there is any."""
         try:
-            at_ns, slo_ns = draws[serial]()
-            heapq.heapreplace(heap, (at_ns, serial, slo_ns))
+            self.at_ns, self.slo_ns = self._draw()
         except StopIteration:
-            heapq.heappop(heap)
+            return False
+        return True
+
+    def arrival(self) -> Arrival:
+        stream = self._stream
+        return Arrival(
+            at_ns=self.at_ns, model=stream.model, slo_ns=self.slo_ns, rows=stream.rows, priority=stream.priority
+        )
 
 
 def requests(workload: Workload, first_id: int = 0) -> Iterator[Request]:
@@ -153,11 +180,3 @@ def _bursts(pieces: Iterable[_Piece], process: Bursty, rng: random.Random) -> It
             if left_s <= 0:
                 is_burst = not is_burst
                 left_s = rng.expovariate(1.0) * (process.mean_burst_s if is_burst else process.mean_idle_s)
-
-
-def _push_next(heap: list[tuple[int, int, int]], serial: int, draw: Callable[[], tuple[int, int]]) -> None:
-    try:
-        at_ns, slo_ns = draw()
-        heapq.heappush(heap, (at_ns, serial, slo_ns))
-    except StopIteration:
-        return  # a stream with no arrival at all

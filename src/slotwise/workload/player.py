@@ -19,17 +19,18 @@ from itertools import accumulate, cycle
 
 from slotwise.facts.types import FOREVER_NS
 from slotwise.facts.units import S
-from slotwise.facts.value import value
 from slotwise.workload.arrivals import arrivals
 from slotwise.workload.values import Arrival, Bursty, Clients, Workload, scaled_slo_ns
 
 
-@value
 class Asking:
     """A request to send now. `clients` is the place of those whose answer it waits for; None for a stream's."""
 
-    arrival: Arrival
-    clients: int | None = None
+    __slots__ = ("arrival", "clients")
+
+    def __init__(self, arrival: Arrival, clients: int | None = None) -> None:
+        self.arrival = arrival
+        self.clients = clients
 
 
 class Player:
@@ -61,9 +62,9 @@ class Player:
         ahead = self._ahead
         if ahead is not None and not (self._heap and self._heap[0][0] < ahead.at_ns):
             self._ahead = next(self._coming, None)
-            return Asking(arrival=ahead)
+            return Asking(ahead)
         at_ns, place = heapq.heappop(self._heap)
-        return Asking(arrival=self._sets[place].arrival(at_ns), clients=place)
+        return Asking(self._sets[place].arrival(at_ns), place)
 
     def answered(self, asking: Asking, at_ns: int, retry_after_ns: int = 0) -> None:
         """A request has ended. `retry_after_ns` is what the server said about coming back; 0 for nothing."""

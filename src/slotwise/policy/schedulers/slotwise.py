@@ -26,13 +26,14 @@ from slotwise.facts.events import (
     LoadFailed,
     ModelAdded,
     ModelRemoved,
+    Woke,
 )
 from slotwise.facts.types import FOREVER_NS, ModelSpec, Reason, Refusal, Request
 from slotwise.facts.units import MS, US
 from slotwise.facts.value import value
 from slotwise.policy import offers, yielding
 from slotwise.policy.demand import CREDIT_MAX, Demand, DemandSettings, KindDemand
-from slotwise.policy.offers import Answer, Prices
+from slotwise.policy.offers import Answer, Lane, Prices
 from slotwise.policy.placement import Placement, PlacementSettings
 from slotwise.policy.promises import Promises
 from slotwise.policy.rationing import Rationing
@@ -88,6 +89,9 @@ class Slotwise:
             view, self._demand, settings.placement, self._promises.is_waiting, auction=self._auction
         )
         self._choices: deque[Drop | Stop] = deque()
+        self._lanes: list[Lane] = []
+        """Every executor that is up, in the order of coming."""
+        self._prices = self._prices_now()
 
     # Questions from the controller
 
@@ -126,16 +130,18 @@ class Slotwise:
     def noted(self, event: Event, now_ns: int) -> None:
         """Follow batches, executors and models as they come and go."""
         self._placement.noted(event)
+        if type(event) is Woke:
+            return
         match event:
             case BatchDone() | BatchFailed():
                 self._demand.note_busy(event.ended_ns - event.started_ns, now_ns)
                 self._promises.clear_kept()
                 self._auction.fill(self._view.executors[event.executor], now_ns)
             case ExecutorUp():
-                self._promises.tables[event.executor] = Timetable(event.executor, self._settings.slots_max)
-                self._reserve.add(event.executor)
+                self._open_lane(self._view.executors[event.executor])
                 self._place_again(self._stranded.take_all(), now_ns)
             case ExecutorLost():
+                self._lanes = [lane for lane in self._lanes if lane.executor.name != event.executor]
                 self._reserve.remove(event.executor)
                 lost = self._promises.take_executor(event.executor)
                 self._place_again(lost + self._stranded.take_executor(event.executor), now_ns)
@@ -163,21 +169,23 @@ class Slotwise:
             self._leave(expired)
             return Drop(ticket=expired, reason=Reason.EXPIRED, message="its model was not ready in time")
         if len(self._promises):
-            for executor in self._view.executors.values():
-                if self._is_hungry(executor, now_ns):
-                    choice = self._feed(executor, now_ns)
+            busy = [lane for lane in self._lanes if lane.table.slots]
+            for lane in self._lanes:
+                if _is_hungry(lane, now_ns):
+                    choice = self._feed(lane, busy, now_ns)
                     if choice is not None:
                         return choice
         return self._place(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
         """When the next executor with something to do is about to run dry, or one that waits for a load expires."""
-        due_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns(), self._placement.due_ns())
+        waiting_ns = min(self._stranded.due_ns(), self._auction.bids.due_ns())
+        due_ns = min(waiting_ns, self._placement.due_ns())
         if not len(self._promises):
             return due_ns
-        for executor in self._view.executors.values():
-            if len(self._promises.tables[executor.name]) and len(executor.batches) < IN_FLIGHT_MAX:
-                at_ns = executor.free_ns(now_ns) - self._ahead_ns(executor)
+        for lane in self._lanes:
+            if lane.table.slots and len(lane.executor.batches) < IN_FLIGHT_MAX:
+                at_ns = lane.executor.free_ns(now_ns) - lane.ahead_ns
                 if now_ns < at_ns < due_ns:
                     due_ns = at_ns
         return due_ns
@@ -185,9 +193,9 @@ class Slotwise:
     # Promises
 
     def _find(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> Answer:
-        return offers.find(self._view, self._promises.tables, self._reserve, self._prices(), spec, ticket, now_ns)
+        return offers.find(self._lanes, self._prices, spec, ticket, now_ns)
 
-    def _prices(self) -> Prices:
+    def _prices_now(self) -> Prices:
         settings = self._settings
         return Prices(per_ns=self._demand.saved_per_ns, pays_at=settings.pays_at, batch_ns=settings.batch_ns)
 
@@ -302,23 +310,19 @@ class Slotwise:
 
     # Keeping promises
 
-    def _is_hungry(self, executor: ExecutorView, now_ns: int) -> bool:
-        return (
-            len(executor.batches) < IN_FLIGHT_MAX
-            and not executor.is_replacing
-            and executor.free_ns(now_ns) - now_ns <= self._ahead_ns(executor)
-        )
+    def _open_lane(self, executor: ExecutorView) -> None:
+        """An executor is up. More work may lie at one on another machine, which must not run dry meanwhile."""
+        name, known = executor.name, self._view.estimates.of(executor.name)
+        table = self._promises.tables[name] = Timetable(name, self._settings.slots_max)
+        pressure = self._reserve.add(name)
+        self._lanes.append(Lane(executor, table, known, pressure, self._settings.ahead_ns + known.far_ns))
 
-    def _ahead_ns(self, executor: ExecutorView) -> int:
-        """How much work may lie at an executor: more at one on another machine, which must not run dry meanwhile."""
-        return self._settings.ahead_ns + self._view.estimates.far_ns(executor.name)
-
-    def _feed(self, executor: ExecutorView, now_ns: int) -> Choice | None:
-        table = self._promises.tables[executor.name]
+    def _feed(self, lane: Lane, busy: list[Lane], now_ns: int) -> Choice | None:
+        executor, table = lane.executor, lane.table
         base_ns = executor.free_ns(now_ns)
-        if not len(table):
-            return self._take_over(executor, base_ns, now_ns)
-        base_ns += self._view.estimates.way_ns(executor.name, table.slots[0].spec.id)
+        if not table.slots:
+            return self._take_over(lane, busy, base_ns, now_ns)
+        base_ns += lane.known.way_ns(table.slots[0].spec.id)
         missed = table.first_missed(base_ns)
         if missed is not None:
             return self._give_up(table, missed, base_ns)
@@ -341,7 +345,9 @@ class Slotwise:
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
-        latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
+        latest_ns = slot.deadline_ns
+        if len(slot.tickets) > 1:
+            latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
         return Run(executor=executor.name, model=slot.spec.id, tickets=tuple(slot.tickets), latest_ns=latest_ns)
 
     def _gather(self, table: Timetable, slot: Slot, base_ns: int) -> None:
@@ -350,7 +356,7 @@ class Slotwise:
         if len(alike) == 1 or slot.spec.batch_max == 1 or slot.tickets[0].alone:
             return
         pressure = self._reserve.at(table.executor)
-        prices = self._prices()
+        prices = self._prices
         for other in list(alike):
             rows = slot.rows + other.rows
             if other is slot or other.form != slot.form or rows > slot.spec.batch_max:
@@ -377,24 +383,23 @@ class Slotwise:
         message = "what ran before it took longer than was expected"
         return Drop(ticket=ticket, reason=Reason.EXPIRED, message=message, predicted_ns=end_ns)
 
-    def _take_over(self, executor: ExecutorView, base_ns: int, now_ns: int) -> Run | None:
+    def _take_over(self, lane: Lane, busy: list[Lane], base_ns: int, now_ns: int) -> Run | None:
         """One that runs dry takes the first slot that it can start sooner, from the executor with the most to do."""
-        mine = self._reserve.at(executor.name)
-        per_ns = self._demand.price_per_ns
-        busy = [table for table in self._promises.tables.values() if table.slots]
-        if len(busy) > 1:
-            busy.sort(key=lambda table: -table.backlog_ns)
-        for table in busy:
-            owner_ns = self._view.executors[table.executor].free_ns(now_ns)
-            theirs = self._reserve.at(table.executor)
+        executor, per_ns = lane.executor, self._demand.price_per_ns
+        owners = [other for other in busy if _has_any_for(other.table, executor)]
+        if len(owners) > 1:
+            owners.sort(key=lambda other: -other.table.backlog_ns)
+        for other in owners:
+            table = other.table
+            owner_ns = other.executor.free_ns(now_ns)
             for place, slot in enumerate(table.slots):
                 is_sooner = base_ns < owner_ns + table.start_ns(place) and base_ns < slot.deadline_ns
                 if not is_sooner or not slot.can_run() or not executor.can_run(slot.spec.id):
                     continue
-                run_ns = self._view.estimates.run_ns(executor.name, slot.spec, slot.rows, slot.work)
-                run_ns += self._view.estimates.way_ns(executor.name, slot.spec.id)
+                run_ns = lane.known.runs.expected_ns(slot.spec.id, slot.spec, slot.rows, slot.work)
+                run_ns += lane.known.way_ns(slot.spec.id)
                 more = self._settings.take_over * per_ns * slot.cost_ns if per_ns else offers.TRIFLE * slot.worth()
-                is_worth_it = mine.cost(run_ns) <= theirs.cost(slot.cost_ns) + more
+                is_worth_it = lane.pressure.cost(run_ns) <= other.pressure.cost(slot.cost_ns) + more
                 if is_worth_it and base_ns + run_ns <= slot.deadline_ns:
                     return self._run(executor, table, slot)
         return None
@@ -434,6 +439,7 @@ class Slotwise:
             tables = self._promises.tables.values()
             has_patient = all(self._demand.can_wait(table.last_ns - now_ns) for table in tables)
             self._demand.share_out(len(tables), has_patient, now_ns)
+            self._prices = self._prices_now()
         self._reserve.settle(now_ns)
         return kind
 
@@ -467,3 +473,18 @@ class Slotwise:
             predicted_ns=earliest_end_ns,
             retry_after_ns=max(settings.retry_ns_min, late_ns, turn_ns),
         )
+
+
+def _is_hungry(lane: Lane, now_ns: int) -> bool:
+    """Whether an executor is about to run dry."""
+    executor = lane.executor
+    return (
+        len(executor.batches) < IN_FLIGHT_MAX
+        and not executor.is_replacing
+        and executor.free_ns(now_ns) - now_ns <= lane.ahead_ns
+    )
+
+
+def _has_any_for(table: Timetable, executor: ExecutorView) -> bool:
+    """Whether anything in a timetable could run at an executor."""
+    return any(executor.can_run(model) for model in table.by_model)
