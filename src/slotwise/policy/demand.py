@@ -129,7 +129,7 @@ class Demand:
         """Whether executors had little to do lately: if much is asked for all the same, it may not last."""
         self._busy_ns = 0.0
         self._busy_at_ns = 0
-        self.turns = Turns(settings.turns)
+        self._turns = Turns(settings.turns)
         self.price_per_ns = 0.0
         """What a nanosecond of executor time is worth; zero while there is enough for those who cannot wait."""
         self.saved_per_ns = 0.0
@@ -160,7 +160,6 @@ class Demand:
         else:
             kind.note(now_ns, self._settings.memory_ns)
         kind.worth = worth
-        self.turns.note(kind.turn, now_ns)
         return kind
 
     def per_s(self, model: str, now_ns: int) -> float:
@@ -189,7 +188,7 @@ class Demand:
         kind = self._kinds.get((model, priority, self.can_wait(allowance_ns)))
         if kind is None or kind.share * kind.placed < PLACED_MIN:
             return self._settings.turns.ahead_ns
-        return self.turns.hand_out(kind.turn, company, executors, now_ns)
+        return self._turns.hand_out(kind.turn, company, executors, now_ns)
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the shares are older than their period."""

@@ -44,8 +44,6 @@ class Rationing:
         """Whether a request that has just arrived may have the place it was offered. Counts it for its kind's share."""
         is_served = kind.take_credit()
         offer = answer.best
-        if offer is not None and offer.slot is None and self._is_in_between(kind, offer, now_ns):
-            return False
         if kind.share >= 1.0 or (self._demand.is_burst and self._is_prompt(offer, ticket, now_ns)):
             return True
         if offer is None:
@@ -60,10 +58,6 @@ class Rationing:
             and backlog_ns <= self._headroom * (ticket.request.deadline_ns - now_ns - offer.added_ns)
             and offer.end_ns - offer.added_ns + growth.run_ns <= ticket.request.deadline_ns
         )
-
-    def _is_in_between(self, kind: KindDemand, offer: Offer, now_ns: int) -> bool:
-        until_ns = now_ns + self._backlog_ns(offer, now_ns) + offer.added_ns
-        return self._demand.turns.is_in_between(kind.turn, until_ns, len(self._view.executors), now_ns)
 
     def company(self, spec: ModelSpec, request: Request, executor: str, now_ns: int) -> Company:
         """How many requests alike had best come at once: as many as pay best in a batch that has time to wait a bit."""

@@ -239,7 +239,7 @@ class Slotwise:
             self._placement.miss(spec.id, now_ns)
             if not any(e.residency.can_load(spec.profile.memory_bytes) for e in self._view.executors.values()):
                 self._auction.open(now_ns)
-        return self._refuse_infeasible(spec, ticket.request, answer, now_ns)
+        return self._refuse_infeasible(spec, ticket.request, answer)
 
     def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
         """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again."""
@@ -281,7 +281,7 @@ class Slotwise:
                 self._auction.join(spec.id, now_ns)
                 return None
         if now_ns + spec.profile.expected_ns(request.rows) > request.deadline_ns:
-            return self._refuse_infeasible(spec, request, answer, now_ns)
+            return self._refuse_infeasible(spec, request, answer)
         self._auction.bid(ticket, spec, now_ns)
         self._placement.look_at(spec.id)
         self._auction.sell_time(spec, now_ns)
@@ -333,14 +333,14 @@ class Slotwise:
         return self._run(executor, table, slot)
 
     def _first(self, table: Timetable, base_ns: int, now_ns: int) -> Slot:
-        """The head, or what can wait: the head has time for it still, and others may join the head meanwhile."""
+        """The head, or what can wait: the head and another like it have time for it, and others may join meanwhile."""
         head = table.slots[0]
         if not self._demand.saved_per_ns or head.rows >= head.spec.batch_max or head.tickets[0].alone:
             return head
         if self._demand.can_wait(head.key_ns - now_ns) or not self._demand.can_wait(table.last_ns - now_ns):
             return head
         patient = table.slots[table.place_for(now_ns + self._demand.patience_ns)]
-        late_ns = base_ns + patient.cost_ns + self._view.estimates.margin_ns(table.executor)
+        late_ns = base_ns + patient.cost_ns + head.cost_ns + self._view.estimates.margin_ns(table.executor)
         return patient if patient.can_run() and late_ns <= table.room_ns(0) else head
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
@@ -460,18 +460,17 @@ class Slotwise:
         executors = len(self._view.executors)
         return self._demand.turn_ns(request.model, request.priority, allowance_ns, company, executors, now_ns)
 
-    def _refuse_infeasible(self, spec: ModelSpec, request: Request, answer: Answer, now_ns: int) -> Refusal:
+    def _refuse_infeasible(self, spec: ModelSpec, request: Request, answer: Answer) -> Refusal:
         settings, earliest_end_ns = self._settings, answer.earliest_end_ns
         if earliest_end_ns == FOREVER_NS:
             message = f"no executor can hold {spec.id} now"
             return Refusal(reason=Reason.NO_EXECUTOR, message=message, retry_after_ns=settings.no_executor_retry_ns)
         late_ns = earliest_end_ns - request.deadline_ns
-        turn_ns = self._turn_ns(spec, request, answer, now_ns) if self._demand.price_per_ns else 0
         return Refusal(
             reason=Reason.INFEASIBLE,
             message=f"it would be answered {late_ns / MS:.1f} ms after its deadline",
             predicted_ns=earliest_end_ns,
-            retry_after_ns=max(settings.retry_ns_min, late_ns, turn_ns),
+            retry_after_ns=max(settings.retry_ns_min, late_ns),
         )
 
 
