@@ -12,6 +12,7 @@ from slotwise.facts.types import FOREVER_NS, ModelSpec
 from slotwise.policy.estimates import Learned
 from slotwise.policy.placement import Placement
 from slotwise.policy.reserve import Bid, Pressure, Rivalry
+from slotwise.policy.scheduling import IN_FLIGHT_MAX
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
@@ -38,6 +39,15 @@ class Lane:
         self.pressure = pressure
         self.ahead_ns = ahead_ns
         """How much work may lie there."""
+
+    def is_hungry(self, now_ns: int) -> bool:
+        """Whether the executor is about to run dry."""
+        executor = self.executor
+        return (
+            len(executor.batches) < IN_FLIGHT_MAX
+            and not executor.is_replacing
+            and executor.free_ns(now_ns) - now_ns <= self.ahead_ns
+        )
 
 
 class Offer:

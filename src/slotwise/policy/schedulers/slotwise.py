@@ -44,6 +44,9 @@ from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
+HOPE = 0.5
+"""What an answer that may well be late is worth, of one that is promised."""
+
 
 @value
 class SlotwiseSettings:
@@ -171,7 +174,7 @@ class Slotwise:
         if len(self._promises):
             busy = [lane for lane in self._lanes if lane.table.slots]
             for lane in self._lanes:
-                if _is_hungry(lane, now_ns):
+                if lane.is_hungry(now_ns):
                     choice = self._feed(lane, busy, now_ns)
                     if choice is not None:
                         return choice
@@ -234,19 +237,34 @@ class Slotwise:
             self._auction.bid(ticket, spec, now_ns)
             self._placement.look_at(spec.id)
             return None
-        self._doubt_idle(spec, ticket, now_ns)
+        if self._try_idle(spec, ticket, now_ns):
+            return None
         if not self._placement.is_anywhere(spec.id):
             self._placement.miss(spec.id, now_ns)
             if not any(e.residency.can_load(spec.profile.memory_bytes) for e in self._view.executors.values()):
                 self._auction.open(now_ns)
         return self._refuse_infeasible(spec, ticket.request, answer)
 
-    def _doubt_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> None:
-        """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again."""
-        for executor in self._view.executors.values():
-            is_idle = executor.free_ns(now_ns) <= now_ns and not len(self._promises.tables[executor.name])
-            if is_idle and executor.can_run(spec.id):
-                self._view.estimates.doubt(executor.name, spec, ticket.request.rows)
+    def _try_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> bool:
+        """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again.
+
+        Where it is only the way to another machine that may take too long, try it while there is time for all.
+        """
+        request = ticket.request
+        for lane in self._lanes:
+            executor, known = lane.executor, lane.known
+            if executor.free_ns(now_ns) > now_ns or lane.table.slots or not executor.can_run(spec.id):
+                continue
+            run_ns = known.runs.expected_ns(spec.id, spec, request.rows, request.work)
+            is_worth_it = lane.pressure.cost(run_ns) <= HOPE * request.worth(spec)
+            may_be_in_time = known.far_ns and now_ns + run_ns + known.margin_ns <= request.deadline_ns
+            if may_be_in_time and is_worth_it and not self._demand.price_per_ns:
+                slot = Slot(spec, [ticket], run_ns)
+                slot.deadline_ns = now_ns + run_ns + known.way_ns(spec.id) + known.margin_ns
+                self._promises.put(lane.table, slot)
+                return True
+            self._view.estimates.doubt(executor.name, spec, request.rows)
+        return False
 
     def _make_way(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> bool:
         """Stop a batch that can run again, or displace requests of lower priority; whether that made a place."""
@@ -345,7 +363,7 @@ class Slotwise:
 
     def _run(self, executor: ExecutorView, table: Timetable, slot: Slot) -> Run:
         self._promises.take_slot(table, slot)
-        latest_ns = slot.deadline_ns
+        latest_ns = slot.tickets[0].request.deadline_ns
         if len(slot.tickets) > 1:
             latest_ns = max([ticket.request.deadline_ns for ticket in slot.tickets])
         return Run(executor=executor.name, model=slot.spec.id, tickets=tuple(slot.tickets), latest_ns=latest_ns)
@@ -472,16 +490,6 @@ class Slotwise:
             predicted_ns=earliest_end_ns,
             retry_after_ns=max(settings.retry_ns_min, late_ns),
         )
-
-
-def _is_hungry(lane: Lane, now_ns: int) -> bool:
-    """Whether an executor is about to run dry."""
-    executor = lane.executor
-    return (
-        len(executor.batches) < IN_FLIGHT_MAX
-        and not executor.is_replacing
-        and executor.free_ns(now_ns) - now_ns <= lane.ahead_ns
-    )
 
 
 def _has_any_for(table: Timetable, executor: ExecutorView) -> bool:
