@@ -33,7 +33,12 @@ def fleet(devices: int, pages: int = CLOCKWORK_PAGES) -> FleetSettings:
 
 
 def settings_of(policy: str, *, ahead_ms: float, batch_max: int) -> Mapping[str, object]:
-    """Settings that a figure was made with: how far Clockwork works ahead, and its largest batch."""
+    """Settings that a figure was made with: how far Clockwork works ahead, and its largest batch.
+
+    As the way varies here, `slotwise` tries what is in time if it is short; so does Clockwork, which counts no way.
+    """
+    if policy == OURS:
+        return {"long_shot": 0.5}
     if policy not in (PUBLISHED, MENDED):
         return {}
     ahead_ns = int(ahead_ms * MS)

@@ -44,9 +44,6 @@ from slotwise.policy.stranded import Stranded
 from slotwise.policy.timetable import Slot, Timetable
 from slotwise.policy.view import ExecutorView, Ticket, View
 
-HOPE = 0.5
-"""What an answer that may well be late is worth, of one that is promised."""
-
 
 @value
 class SlotwiseSettings:
@@ -65,6 +62,8 @@ class SlotwiseSettings:
     """How long the backlog may be for a kind that is served in part only, beside its slack."""
     take_over: float = 0.5
     """What of the price of time an idle executor saves where it takes work over, beside what it costs others there."""
+    long_shot: float = 0.0
+    """What one is worth, of an answer, that is in time only if the way to another machine is short; 0 tries none."""
     no_executor_retry_ns: int = 500 * MS
     """When to come again where no executor can hold the model."""
     retry_ns_min: int = 1 * MS
@@ -248,16 +247,18 @@ class Slotwise:
     def _try_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> bool:
         """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again.
 
-        Where it is only the way to another machine that may take too long, try it while there is time for all.
+        Where it is only the way to another machine that may take too long, try it (`long_shot`) while there is time for all.
         """
-        request = ticket.request
+        request, long_shot = ticket.request, self._settings.long_shot
         for lane in self._lanes:
             executor, known = lane.executor, lane.known
             if executor.free_ns(now_ns) > now_ns or lane.table.slots or not executor.can_run(spec.id):
                 continue
             run_ns = known.runs.expected_ns(spec.id, spec, request.rows, request.work)
-            is_worth_it = lane.pressure.cost(run_ns) <= HOPE * request.worth(spec)
-            may_be_in_time = known.far_ns and now_ns + run_ns + known.margin_ns <= request.deadline_ns
+            is_worth_it = lane.pressure.cost(run_ns) <= long_shot * request.worth(spec)
+            may_be_in_time = (
+                long_shot > 0.0 and known.far_ns > 0 and now_ns + run_ns + known.margin_ns <= request.deadline_ns
+            )
             if may_be_in_time and is_worth_it and not self._demand.price_per_ns:
                 slot = Slot(spec, [ticket], run_ns)
                 slot.deadline_ns = now_ns + run_ns + known.way_ns(spec.id) + known.margin_ns
