@@ -247,7 +247,7 @@ class Slotwise:
     def _try_idle(self, spec: ModelSpec, ticket: Ticket, now_ns: int) -> bool:
         """Estimates alone speak against an idle executor: doubt them, or they are never put to the test again.
 
-        Where it is only the way to another machine that may take too long, try it (`long_shot`) while there is time for all.
+        Where only the way to another machine may take too long, try it (`long_shot`) while there is time for all.
         """
         request, long_shot = ticket.request, self._settings.long_shot
         for lane in self._lanes:
@@ -256,10 +256,8 @@ class Slotwise:
                 continue
             run_ns = known.runs.expected_ns(spec.id, spec, request.rows, request.work)
             is_worth_it = lane.pressure.cost(run_ns) <= long_shot * request.worth(spec)
-            may_be_in_time = (
-                long_shot > 0.0 and known.far_ns > 0 and now_ns + run_ns + known.margin_ns <= request.deadline_ns
-            )
-            if may_be_in_time and is_worth_it and not self._demand.price_per_ns:
+            may_be_in_time = known.far_ns > 0 and now_ns + run_ns + known.margin_ns <= request.deadline_ns
+            if long_shot > 0.0 and may_be_in_time and is_worth_it and not self._demand.price_per_ns:
                 slot = Slot(spec, [ticket], run_ns)
                 slot.deadline_ns = now_ns + run_ns + known.way_ns(spec.id) + known.margin_ns
                 self._promises.put(lane.table, slot)
