@@ -185,7 +185,7 @@ class LogRecorder:
 
     def _load(self, action: Load, now_ns: int) -> None:
         ahead = [sent for sent in self._loads.values() if sent.action.executor == action.executor]
-        begin_ns = max((sent.expected_end_ns or 0 for sent in ahead), default=now_ns)  # one at a time
+        begin_ns = max([now_ns, *[sent.expected_end_ns or 0 for sent in ahead]])  # one at a time
         self._loads[action.load_id] = _Sent(action, now_ns, begin_ns + action.expected_ns)
 
     def _unload(self, action: Unload, now_ns: int) -> None:
